@@ -1,0 +1,1 @@
+"""One file a question: measured, with provenance, as JSON."""

@@ -1,0 +1,131 @@
+"""What the tasks of a network are: their names, if any, and how many classes each has."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+V = TypeVar("V")
+
+TaskSpec = Mapping[str, int] | Sequence[int]
+"""Class counts by task name, or in order."""
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """Class counts of one or more classification tasks that share their features.
+
+    Attributes:
+        sizes: number of classes K_t of each task, each at least 2.
+        names: one name a task, or None when the tasks were given in order only.
+
+    Example:
+        >>> tasks = Tasks.parse({"left": 10, "right": 7})
+        >>> tasks.total, tasks.rank
+        (17, 15)
+        >>> tasks.pack(["a", "b"])
+        {'left': 'a', 'right': 'b'}
+    """
+
+    sizes: tuple[int, ...]
+    names: tuple[str, ...] | None = None
+
+    @classmethod
+    def parse(cls, tasks: TaskSpec | Tasks, argument: str = "tasks") -> Tasks:
+        """Check what a user gave; ``argument`` is the name that error messages blame."""
+        if isinstance(tasks, Tasks):
+            return tasks
+        names: tuple[str, ...] | None = None
+        sizes: Iterable[Any]
+        if isinstance(tasks, Mapping):
+            names, sizes = tuple(tasks), tuple(tasks.values())
+            wrong = [name for name in names if not isinstance(name, str)]
+            if wrong:
+                raise ValueError(f"{argument}: task names must be strings, got {wrong[0]!r}")
+        elif isinstance(tasks, Sequence) and not isinstance(tasks, str):
+            sizes = tuple(tasks)
+        else:
+            raise ValueError(
+                f"{argument} must map task names to class counts, or list class counts, such as "
+                f"{{'shape': 10, 'colour': 7}} or [10, 7]; got {tasks!r}"
+            )
+        counts = []
+        for position, size in enumerate(sizes):
+            where = f"{argument}[{names[position] if names else position!r}]"
+            counts.append(class_count(size, where))
+        if not counts:
+            raise ValueError(f"{argument} is empty: at least one task is needed")
+        return cls(tuple(counts), names)
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    @property
+    def total(self) -> int:
+        """Number of class vectors of all tasks together, sum K_t."""
+        return sum(self.sizes)
+
+    @property
+    def rank(self) -> int:
+        """Dimensions that orthogonal simplex ETFs of these tasks span, sum K_t - T."""
+        return self.total - len(self.sizes)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names, or "0", "1", ... for tasks that have none."""
+        return self.names or tuple(str(t) for t in range(len(self.sizes)))
+
+    @property
+    def slices(self) -> tuple[slice, ...]:
+        """Where each task's rows stand among all class vectors."""
+        ends = [sum(self.sizes[: t + 1]) for t in range(len(self.sizes))]
+        return tuple(slice(e - k, e) for e, k in zip(ends, self.sizes, strict=True))
+
+    def index(self, task: str | int) -> int:
+        """Position of a task given by name or by position."""
+        if isinstance(task, str):
+            if self.names is None or task not in self.names:
+                raise ValueError(f"no task {task!r}: the tasks are {list(self.labels)}")
+            return self.names.index(task)
+        if not -len(self) <= task < len(self):
+            raise ValueError(f"no task {task}: there are {len(self)}, counted from 0")
+        return task % len(self)
+
+    def pack(self, values: Iterable[V]) -> dict[str, V] | tuple[V, ...]:
+        """One value a task, as a dict when the tasks have names, else as a tuple."""
+        if self.names is None:
+            return tuple(values)
+        return dict(zip(self.names, values, strict=True))
+
+    def unpack(self, values: Mapping[str, V] | Sequence[V], argument: str) -> tuple[V, ...]:
+        """The inverse of :meth:`pack`, checked: one value for every task."""
+        if isinstance(values, Mapping):
+            if set(values) != set(self.labels):
+                raise ValueError(
+                    f"{argument} has the tasks {sorted(values)}, needed are {sorted(self.labels)}"
+                )
+            return tuple(values[name] for name in self.labels)
+        if len(values) != len(self):
+            raise ValueError(f"{argument} has {len(values)} entries for {len(self)} tasks")
+        return tuple(values)
+
+
+def class_count(value: Any, argument: str) -> int:
+    """An integer number of classes, at least 2."""
+    count = positive_int(value, argument)
+    if count < 2:
+        raise ValueError(f"{argument}={count}: a task needs at least 2 classes")
+    return count
+
+
+def positive_int(value: Any, argument: str) -> int:
+    """An integer of at least 1, given as any integer type but bool."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = 0
+    if isinstance(value, bool) or number < 1:
+        raise ValueError(f"{argument} must be a positive integer, got {value!r}")
+    return number

@@ -1,0 +1,26 @@
+"""Frames and the bases they are made of: pure functions of numbers and tensors.
+
+Rows are class vectors, as in ``nn.Linear.weight``. Everything is exact in float64, the default
+dtype here. Nothing in this package holds state.
+"""
+
+from etf_heads.geometry._compound import compound_etf
+from etf_heads.geometry._simplex import (
+    helmert,
+    helmert_contract,
+    helmert_expand,
+    simplex_etf,
+    simplex_gram,
+)
+from etf_heads.geometry._transforms import dct, hadamard
+
+__all__ = [
+    "compound_etf",
+    "dct",
+    "hadamard",
+    "helmert",
+    "helmert_contract",
+    "helmert_expand",
+    "simplex_etf",
+    "simplex_gram",
+]

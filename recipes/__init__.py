@@ -1,0 +1,1 @@
+"""What one runs: data, backbones, the training loop, comparisons and reports."""
