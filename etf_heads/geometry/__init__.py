@@ -11,6 +11,7 @@ from etf_heads.geometry._simplex import (
     helmert_expand,
     simplex_etf,
     simplex_gram,
+    simplex_scale,
 )
 from etf_heads.geometry._transforms import dct, hadamard
 
@@ -23,4 +24,5 @@ __all__ = [
     "helmert_expand",
     "simplex_etf",
     "simplex_gram",
+    "simplex_scale",
 ]

@@ -50,5 +50,5 @@ def compound_etf(
         )
     spare = 0 if dim >= tasks.total else 1
     blocks = [simplex_etf(k, k - spare, dtype=dtype, device=device) for k in tasks.sizes]
-    frame: Tensor = torch.block_diag(*blocks)  # type: ignore[no-untyped-call]
+    frame: Tensor = torch.block_diag(*blocks)
     return F.pad(frame, (0, dim - frame.shape[1]))

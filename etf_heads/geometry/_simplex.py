@@ -74,12 +74,12 @@ def simplex_etf(
             f"{num_classes - 1} needed"
         )
     if dim == num_classes - 1:
-        return helmert(num_classes, dtype=dtype, device=device) * frame_scale(num_classes)
+        return helmert(num_classes, dtype=dtype, device=device) * simplex_scale(num_classes)
     centred = torch.eye(num_classes, dtype=dtype, device=device) - 1 / num_classes
-    return F.pad(centred * frame_scale(num_classes), (0, dim - num_classes))
+    return F.pad(centred * simplex_scale(num_classes), (0, dim - num_classes))
 
 
-def frame_scale(num_classes: int) -> float:
+def simplex_scale(num_classes: int) -> float:
     r"""The factor :math:`\sqrt{K/(K-1)}` that gives the rows of a simplex ETF unit norm."""
     return math.sqrt(num_classes / (num_classes - 1))
 

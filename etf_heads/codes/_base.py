@@ -1,0 +1,36 @@
+"""What every code offers."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Code(nn.Module):
+    """A matrix C of shape (rows, columns): class vectors in the coordinates of an orientation.
+
+    Subclasses implement :meth:`expand` in whatever way is fastest; they need not store C.
+
+    Args:
+        rows: number of class vectors, of all tasks together.
+        columns: dimensions they span, or a few more.
+    """
+
+    def __init__(self, rows: int, columns: int) -> None:
+        super().__init__()
+        self.rows = rows
+        self.columns = columns
+
+    def expand(self, coordinates: Tensor) -> Tensor:
+        """Products C z: (..., columns) -> (..., rows)."""
+        raise NotImplementedError
+
+    def matrix(
+        self, *, dtype: torch.dtype = torch.float64, device: torch.device | None = None
+    ) -> Tensor:
+        """C itself, shape (rows, columns), made on request."""
+        return self.expand(torch.eye(self.columns, dtype=dtype, device=device)).mT
+
+    def forward(self, coordinates: Tensor) -> Tensor:
+        """Same as :meth:`expand`."""
+        return self.expand(coordinates)

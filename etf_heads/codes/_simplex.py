@@ -1,0 +1,127 @@
+"""Simplex ETFs for one task or several."""
+
+from __future__ import annotations
+
+from itertools import accumulate
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from etf_heads._tasks import Tasks
+from etf_heads.codes._base import Code
+from etf_heads.geometry import helmert_expand, simplex_scale
+
+CrossTask = Literal["orthogonal", "independent"]
+
+
+class SimplexCode(Code):
+    r"""A simplex ETF a task; the columns available decide how the tasks share the space.
+
+    - :math:`\sum K_t` columns: task t is :math:`\sqrt{K_t/(K_t-1)}\,(I - \mathbf 1 \mathbf
+      1^\top/K_t)` in its own K_t columns. Products cost one mean a task.
+    - :math:`\sum K_t - T` columns, the fewest in which the tasks can be orthogonal: task t is
+      :math:`\sqrt{K_t/(K_t-1)}` times the Helmert basis in its own K_t - 1 columns.
+    - Fewer: the same blocks, laid around the columns in a ring, so that tasks overlap no more
+      than they must. Each task is still a simplex ETF; the tasks are no longer orthogonal.
+
+    Args:
+        tasks: class counts.
+        columns: one of the above.
+        cross_task: "orthogonal", or "independent" to allow the last.
+
+    Raises:
+        ValueError: if the tasks do not fit into the columns, or a column would stay empty.
+
+    Example:
+        >>> C = SimplexCode(Tasks.parse([3, 2]), columns=3).matrix()
+        >>> C @ C.T
+        tensor([[ 1.0000, -0.5000, -0.5000,  0.0000,  0.0000],
+                [-0.5000,  1.0000, -0.5000,  0.0000,  0.0000],
+                [-0.5000, -0.5000,  1.0000,  0.0000,  0.0000],
+                [ 0.0000,  0.0000,  0.0000,  1.0000, -1.0000],
+                [ 0.0000,  0.0000,  0.0000, -1.0000,  1.0000]], dtype=torch.float64)
+    """
+
+    def __init__(self, tasks: Tasks, columns: int, cross_task: CrossTask = "orthogonal") -> None:
+        super().__init__(tasks.total, columns)
+        least = tasks.rank if cross_task == "orthogonal" else max(tasks.sizes) - 1
+        if not least <= columns <= tasks.rank and columns != tasks.total:
+            fewest = "" if least == tasks.rank else f" (or down to {least})"
+            raise ValueError(
+                f"{cross_task} simplex ETFs of {list(tasks.sizes)} classes take {tasks.total} or "
+                f"{tasks.rank}{fewest} columns, the orientation has {columns}"
+            )
+        self.tasks = tasks
+        self.centred = columns == tasks.total
+
+    @staticmethod
+    def columns_for(tasks: Tasks, in_features: int, cross_task: CrossTask) -> int:
+        """How many columns a code of these tasks gets in a feature space of this size.
+
+        Raises:
+            ValueError: if the tasks do not fit.
+        """
+        if cross_task not in get_args(CrossTask):
+            raise ValueError(
+                f"cross_task must be one of {', '.join(get_args(CrossTask))}; got {cross_task!r}"
+            )
+        if in_features >= tasks.total:
+            return tasks.total
+        if in_features >= tasks.rank:
+            return tasks.rank
+        largest = max(tasks.sizes)
+        if cross_task == "independent" and in_features >= largest - 1:
+            return in_features
+        raise ValueError(_too_small(tasks, in_features, cross_task))
+
+    def expand(self, coordinates: Tensor) -> Tensor:
+        """Class scores of coordinates: (..., columns) -> (..., sum K_t)."""
+        sizes = self.tasks.sizes
+        if self.centred and len(set(sizes)) == 1:
+            # Equal tasks in one go: forty binary tasks should not cost forty small kernels.
+            grid = coordinates.unflatten(-1, (len(sizes), sizes[0]))
+            return ((grid - grid.mean(-1, keepdim=True)) * simplex_scale(sizes[0])).flatten(-2)
+        expand = _centre if self.centred else helmert_expand
+        blocks = self._blocks(coordinates)
+        return torch.cat(
+            [expand(z) * simplex_scale(k) for z, k in zip(blocks, sizes, strict=True)], dim=-1
+        )
+
+    def _blocks(self, coordinates: Tensor) -> list[Tensor]:
+        """Each task's own coordinates, around the ring of columns."""
+        if self.centred:
+            return list(coordinates.split(self.tasks.sizes, dim=-1))
+        widths = [k - 1 for k in self.tasks.sizes]
+        blocks = []
+        for end, width in zip(accumulate(widths), widths, strict=True):
+            start = (end - width) % self.columns
+            block = coordinates[..., start : start + width]
+            missing = width - block.shape[-1]
+            if missing:
+                block = torch.cat([block, coordinates[..., :missing]], dim=-1)
+            blocks.append(block)
+        return blocks
+
+    def extra_repr(self) -> str:
+        """Sizes, for ``print(module)``."""
+        return f"classes={list(self.tasks.sizes)}, columns={self.columns}"
+
+
+def _centre(coordinates: Tensor) -> Tensor:
+    return coordinates - coordinates.mean(-1, keepdim=True)
+
+
+def _too_small(tasks: Tasks, in_features: int, cross_task: CrossTask) -> str:
+    sizes = sorted(set(tasks.sizes))
+    classes = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
+    message = f"in_features={in_features} is too small for "
+    if len(tasks) == 1:
+        return f"{message}a simplex ETF of {classes} classes: {tasks.rank} needed"
+    message += f"{len(tasks)} tasks of {classes} classes with {cross_task} ETFs: "
+    if cross_task == "independent":
+        return f"{message}{max(tasks.sizes) - 1} needed"
+    message += f"{tasks.rank} needed"
+    if in_features >= max(tasks.sizes) - 1:
+        message += "; or use cross_task='independent'"
+    return message

@@ -1,0 +1,153 @@
+"""What every fixed head is: ``logits = s * C (Uᵀ h) (+ b)``."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from etf_heads._tasks import Tasks
+from etf_heads.codes import Code
+from etf_heads.heads._feature_norm import BatchFeatureNorm, FeatureNorm, feature_norm
+from etf_heads.orientation import Orientation
+
+
+class FixedHead(nn.Module):
+    r"""A classifier whose class vectors :math:`W = s\, C U^\top` are given, not learned.
+
+    Subclasses choose the code C, give the logits the shape that their users expect, and get
+    everything else from here.
+
+    Args:
+        code: C, which angles the class vectors make.
+        orientation: U, where they stand in feature space.
+        tasks: the tasks that the rows of C belong to.
+        bias: whether to learn a bias a class, starting at zero.
+        scale: s, positive: the length of class vectors whose code has unit rows.
+        learn_scale: whether s is a parameter (one number) that starts there.
+        feature_norm: normalisation of the features before the head, see :func:`feature_norm`.
+        device: of what little the head stores.
+        dtype: of the same, and of :attr:`weight`.
+
+    Raises:
+        ValueError: if code and orientation do not fit, or the scale is not positive.
+    """
+
+    _like: Tensor
+
+    def __init__(
+        self,
+        code: Code,
+        orientation: Orientation,
+        tasks: Tasks,
+        *,
+        bias: bool = False,
+        scale: float = 1.0,
+        learn_scale: bool = False,
+        feature_norm: FeatureNorm = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if code.columns != orientation.columns:
+            raise ValueError(
+                f"the code has {code.columns} columns, the orientation {orientation.columns}"
+            )
+        if not (math.isfinite(scale) and scale > 0):
+            raise ValueError(f"scale must be a positive finite number, got {scale!r}")
+        self.tasks = tasks
+        self.in_features = orientation.in_features
+        self.out_features = code.rows
+        self.norm = _make_norm(feature_norm, self.in_features, device, dtype)
+        self.orientation = orientation
+        self.code = code
+        # An empty tensor that .to(...) moves along: the only way for a module without tensors
+        # to know which device and dtype its dense form should have.
+        self.register_buffer("_like", torch.empty(0, device=device, dtype=dtype), persistent=False)
+        self.scale = nn.Parameter(self._like.new_tensor(scale)) if learn_scale else float(scale)
+        self._initial_scale = float(scale)
+        self.bias = nn.Parameter(self._like.new_zeros(self.out_features)) if bias else None
+
+    def reset_parameters(self) -> None:
+        """Set what is learned to its start, and rebuild what is stored from its definition."""
+        with torch.no_grad():
+            if isinstance(self.scale, nn.Parameter):
+                self.scale.fill_(self._initial_scale)
+            if self.bias is not None:
+                self.bias.zero_()
+
+    def all_logits(self, features: Tensor) -> Tensor:
+        """Logits of all tasks side by side: (..., d) -> (..., sum K_t)."""
+        if features.shape[-1] != self.in_features:
+            raise ValueError(
+                f"features have {features.shape[-1]} entries, the head takes {self.in_features}"
+            )
+        if self.norm is not None:
+            features = self.norm(features)
+        logits = self.code(self.orientation(features))
+        if not isinstance(self.scale, float) or self.scale != 1.0:
+            logits = logits * self.scale
+        return logits if self.bias is None else logits + self.bias.to(logits.dtype)
+
+    @property
+    def weight(self) -> Tensor:
+        """Dense class vectors W = s C Uᵀ, shape (sum K_t, d), made on request."""
+        frame = self.code.expand(self.orientation.matrix(device=self._like.device)).mT
+        return frame.to(self._like.dtype) * self.scale
+
+    def task_weight(self, task: str | int) -> Tensor:
+        """Dense class vectors of one task, shape (K_t, d), made on request."""
+        return self.weight[self.tasks.slices[self.tasks.index(task)]]
+
+    def _linears(self) -> list[nn.Linear]:
+        """One ordinary linear layer a task, with the logits that this head has in eval mode."""
+        weight, bias = self._folded()
+        linears = []
+        for rows in self.tasks.slices:
+            linear = nn.Linear(
+                self.in_features,
+                rows.stop - rows.start,
+                bias=bias is not None,
+                device="meta",
+                dtype=weight.dtype,
+            )
+            linear.weight = nn.Parameter(weight[rows].clone())
+            if bias is not None:
+                linear.bias = nn.Parameter(bias[rows].clone())
+            linears.append(linear)
+        return linears
+
+    @torch.no_grad()
+    def _folded(self) -> tuple[Tensor, Tensor | None]:
+        weight, bias, norm = self.weight, self.bias, self.norm
+        if norm is None:
+            return weight, bias
+        if not isinstance(norm, BatchFeatureNorm):
+            raise ValueError(
+                f"{type(norm).__name__} does not fold into a linear layer: build the head with "
+                "feature_norm=None or 'batch', or export the normalisation beside it"
+            )
+        assert norm.running_mean is not None  # noqa: S101 (BatchFeatureNorm always tracks)
+        assert norm.running_var is not None  # noqa: S101
+        weight = weight * torch.rsqrt(norm.running_var + norm.eps)
+        shift = -(weight @ norm.running_mean)
+        return weight, shift if bias is None else shift + bias
+
+    def extra_repr(self) -> str:
+        """Sizes and options, for ``print(module)``."""
+        learned = " (learned)" if isinstance(self.scale, nn.Parameter) else ""
+        return (
+            f"in_features={self.in_features}, out_features={self.out_features}, "
+            f"bias={self.bias is not None}, scale={float(self.scale):g}{learned}"
+        )
+
+
+def _make_norm(
+    kind: FeatureNorm,
+    in_features: int,
+    device: torch.device | str | None,
+    dtype: torch.dtype | None,
+) -> nn.Module | None:
+    # A method parameter of the same name hides the function inside __init__.
+    return feature_norm(kind, in_features, device=device, dtype=dtype)

@@ -1,0 +1,103 @@
+"""The head of one task."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from etf_heads._tasks import Tasks, class_count, positive_int
+from etf_heads.codes import SimplexCode
+from etf_heads.heads._base import FixedHead
+from etf_heads.heads._feature_norm import FeatureNorm
+from etf_heads.orientation import DEFAULT_ORIENTATION, OrientationSpec, make_orientation
+
+
+class ETFHead(FixedHead):
+    r"""A classifier fixed to a simplex ETF: the drop-in for ``nn.Linear(in_features, classes)``.
+
+    Zhu et al., "A geometric analysis of neural collapse with unconstrained features" (NeurIPS
+    2021) fix the last layer to a simplex ETF and find the accuracy unchanged. The class vectors
+    are the rows of
+
+    .. math:: W = s \sqrt{\tfrac{K}{K-1}} \left(I - \tfrac1K \mathbf 1\mathbf 1^\top\right) U^\top
+
+    (K columns of U), or the same frame in Helmert form when in_features = K - 1. No weight
+    matrix exists in forward or backward unless the orientation stores one; there is nothing to
+    learn and nothing in ``state_dict`` but what the options below add.
+
+    Args:
+        in_features: d, at least out_features - 1.
+        out_features: K, the number of classes, at least 2.
+        bias: whether to learn a bias a class. A balanced problem needs none.
+        orientation: "tiled" (default), "hadamard", "canonical", "random:SEED", a matrix U of
+            shape (d, K) or (d, K - 1) with orthonormal columns, or an
+            :class:`~etf_heads.orientation.Orientation`.
+        scale: s, the length of the class vectors.
+        learn_scale: learn s (one number), from there.
+        feature_norm: "batch", "layer", "unit", a module, or None.
+        device: as in ``nn.Linear``.
+        dtype: as in ``nn.Linear``.
+
+    Shape:
+        features (..., d) to logits (..., K).
+
+    Raises:
+        ValueError: if K - 1 > d, or an option is not one of those named.
+
+    Note:
+        Zhu et al. use the first K coordinates, here ``orientation="canonical"``.
+
+    Example:
+        >>> head = ETFHead(512, 100)
+        >>> head(torch.randn(8, 512)).shape, sum(p.numel() for p in head.parameters())
+        (torch.Size([8, 100]), 0)
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = False,
+        *,
+        orientation: OrientationSpec | None = None,
+        scale: float = 1.0,
+        learn_scale: bool = False,
+        feature_norm: FeatureNorm = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        tasks = Tasks((class_count(out_features, "out_features"),))
+        in_features = positive_int(in_features, "in_features")
+        columns = SimplexCode.columns_for(tasks, in_features, "orthogonal")
+        basis = make_orientation(
+            DEFAULT_ORIENTATION if orientation is None else orientation,
+            in_features,
+            columns,
+            device=device,
+            dtype=dtype,
+        )
+        super().__init__(
+            SimplexCode(tasks, basis.columns),
+            basis,
+            tasks,
+            bias=bias,
+            scale=scale,
+            learn_scale=learn_scale,
+            feature_norm=feature_norm,
+            device=device,
+            dtype=dtype,
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits: (..., d) -> (..., K)."""
+        return self.all_logits(features)
+
+    def to_linear(self) -> nn.Linear:
+        """An ``nn.Linear`` with the same logits, for exporters and other tools.
+
+        A "batch" normalisation is folded in with its running statistics (as in eval mode).
+
+        Raises:
+            ValueError: if another normalisation stands before the head.
+        """
+        return self._linears()[0]

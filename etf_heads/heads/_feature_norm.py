@@ -1,0 +1,84 @@
+"""Parameter-free normalisation of features, for fixed and learned heads alike.
+
+It matters more than the choice of head, so a comparison has to offer it to both.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+FeatureNorm = Literal["batch", "layer", "unit"] | nn.Module | None
+"""A name, any module that keeps the shape (..., d), or None for nothing."""
+
+
+class BatchFeatureNorm(nn.BatchNorm1d):
+    """Batch normalisation without learned parameters, for features of shape (..., d)."""
+
+    def __init__(
+        self,
+        in_features: int,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(in_features, affine=False, device=device, dtype=dtype)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Normalise every feature over all leading dimensions: (..., d) -> (..., d)."""
+        return super().forward(features.reshape(-1, features.shape[-1])).view(features.shape)
+
+
+class UnitFeatureNorm(nn.Module):
+    """Features divided by their Euclidean length; a zero vector stays zero.
+
+    With it, a head's ``scale`` is the inverse of a softmax temperature.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Normalise each feature vector: (..., d) -> (..., d)."""
+        dtype = torch.promote_types(features.dtype, torch.float32)
+        length = torch.linalg.vector_norm(features, dim=-1, keepdim=True, dtype=dtype)
+        return (features / length.clamp_min(torch.finfo(dtype).tiny)).to(features.dtype)
+
+
+def feature_norm(
+    kind: FeatureNorm,
+    in_features: int,
+    *,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> nn.Module | None:
+    r"""The parameter-free normalisation that heads put before their projection.
+
+    Args:
+        kind: "batch" (each feature to mean 0 and variance 1 over the batch; keeps running
+            statistics), "layer" (each sample to mean 0 and variance 1), "unit" (each sample to
+            length 1), a module of one's own, or None.
+        in_features: d.
+        device: of the running statistics.
+        dtype: of the running statistics.
+
+    Returns:
+        A module that maps (..., d) to (..., d), or None.
+
+    Raises:
+        ValueError: for an unknown name.
+
+    Example:
+        >>> norm = feature_norm("unit", 2)
+        >>> norm(torch.tensor([3.0, 4.0]))
+        tensor([0.6000, 0.8000])
+    """
+    if kind is None or isinstance(kind, nn.Module):
+        return kind
+    if kind == "batch":
+        return BatchFeatureNorm(in_features, device=device, dtype=dtype)
+    if kind == "layer":
+        return nn.LayerNorm(in_features, elementwise_affine=False)
+    if kind == "unit":
+        return UnitFeatureNorm()
+    raise ValueError(
+        f"feature_norm must be 'batch', 'layer', 'unit', a module or None; got {kind!r}"
+    )

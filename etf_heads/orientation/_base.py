@@ -1,0 +1,55 @@
+"""What every orientation offers."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from etf_heads._tasks import positive_int
+
+
+class Orientation(nn.Module):
+    r"""A matrix U of shape (d, n) with orthonormal columns, :math:`U^\top U = I`.
+
+    Subclasses implement :meth:`project` and :meth:`lift` in whatever way is fastest; they need
+    not store U.
+
+    Args:
+        in_features: d, the size of the features.
+        columns: n, at most d.
+
+    Raises:
+        ValueError: if n > d, or either is not a positive integer.
+    """
+
+    def __init__(self, in_features: int, columns: int) -> None:
+        super().__init__()
+        self.in_features = positive_int(in_features, "in_features")
+        self.columns = positive_int(columns, "columns")
+        if columns > in_features:
+            raise ValueError(
+                f"{columns} orthonormal columns do not fit into in_features={in_features} "
+                f"dimensions: at most {in_features} do"
+            )
+
+    def project(self, features: Tensor) -> Tensor:
+        """Coordinates Uᵀ h of features h: (..., d) -> (..., n)."""
+        raise NotImplementedError
+
+    def lift(self, coordinates: Tensor) -> Tensor:
+        """Features U z with the coordinates z: (..., n) -> (..., d)."""
+        raise NotImplementedError
+
+    def matrix(
+        self, *, dtype: torch.dtype = torch.float64, device: torch.device | None = None
+    ) -> Tensor:
+        """U itself, shape (d, n), made on request."""
+        return self.lift(torch.eye(self.columns, dtype=dtype, device=device)).mT
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Same as :meth:`project`."""
+        return self.project(features)
+
+    def extra_repr(self) -> str:
+        """Sizes, for ``print(module)``."""
+        return f"in_features={self.in_features}, columns={self.columns}"

@@ -1,0 +1,68 @@
+"""Orientations by name."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from etf_heads.orientation._base import Orientation
+from etf_heads.orientation._canonical import CanonicalOrientation
+from etf_heads.orientation._dense import MatrixOrientation, RandomOrientation
+from etf_heads.orientation._kronecker import KroneckerOrientation
+from etf_heads.orientation._tiled import TiledOrientation
+
+OrientationSpec = str | Tensor | Orientation
+"""A name, a matrix of orthonormal columns, or an orientation object."""
+
+_STRUCTURED: dict[str, type[Orientation]] = {
+    "canonical": CanonicalOrientation,
+    "tiled": TiledOrientation,
+    "hadamard": KroneckerOrientation,
+}
+DEFAULT_ORIENTATION = "tiled"
+NAMES = (*_STRUCTURED, "random", "random:SEED")
+
+
+def make_orientation(
+    spec: OrientationSpec,
+    in_features: int,
+    columns: int,
+    *,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> Orientation:
+    """An orientation by name, from a matrix, or an orientation object checked and passed on.
+
+    Args:
+        spec: "canonical", "tiled", "hadamard", "random" (seed 0) or "random:SEED"; a matrix of
+            shape (in_features, n) with orthonormal columns; or an :class:`Orientation`.
+        in_features: size of the features.
+        columns: what a named orientation gets; others bring their own.
+        device: where a stored matrix lives.
+        dtype: what it is kept in.
+
+    Raises:
+        ValueError: for an unknown name, or a size that does not fit.
+
+    Example:
+        >>> make_orientation("random:7", 8, 3)
+        RandomOrientation(in_features=8, columns=3, seed=7)
+    """
+    if isinstance(spec, Tensor):
+        spec = MatrixOrientation(spec).to(device=device, dtype=dtype)
+    if isinstance(spec, Orientation):
+        if spec.in_features != in_features:
+            raise ValueError(
+                f"the orientation is made for {spec.in_features} features, "
+                f"but in_features={in_features}"
+            )
+        return spec
+    if isinstance(spec, str) and spec in _STRUCTURED:
+        return _STRUCTURED[spec](in_features, columns)
+    name, _, seed = spec.partition(":") if isinstance(spec, str) else ("", "", "")
+    if name == "random" and (seed or "0").isdecimal():
+        return RandomOrientation(in_features, columns, int(seed or 0), device=device, dtype=dtype)
+    raise ValueError(
+        f"unknown orientation {spec!r}: possible are {', '.join(NAMES)}, a matrix of orthonormal "
+        "columns, or an Orientation"
+    )
