@@ -136,10 +136,10 @@ class FixedHead(nn.Module):
 
     def extra_repr(self) -> str:
         """Sizes and options, for ``print(module)``."""
-        learned = " (learned)" if isinstance(self.scale, nn.Parameter) else ""
+        learned = "learned from " if isinstance(self.scale, nn.Parameter) else ""
         return (
             f"in_features={self.in_features}, out_features={self.out_features}, "
-            f"bias={self.bias is not None}, scale={float(self.scale):g}{learned}"
+            f"bias={self.bias is not None}, scale={learned}{self._initial_scale:g}"
         )
 
 

@@ -85,7 +85,7 @@ class RandomOrientation(_DenseOrientation):
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> RandomOrientation:
         before = self.basis
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if self.basis.dtype != before.dtype or self.basis.is_meta != before.is_meta:
             self.reset_parameters()
         return self
@@ -116,14 +116,15 @@ class MatrixOrientation(_DenseOrientation):
                 f"got {matrix.dtype} of shape {tuple(matrix.shape)}"
             )
         super().__init__(*matrix.shape)
-        matrix = matrix.detach().to(_at_least_float32(matrix.dtype)).clone()
+        matrix = matrix.detach().to(_at_least_float32(matrix.dtype))
+        matrix = matrix.clone(memory_format=torch.contiguous_format)  # safetensors asks for it
         if not matrix.is_meta:
             _check_orthonormal(matrix)
         self.register_buffer("basis", matrix)
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> MatrixOrientation:
         before = self.basis
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if _at_least_float32(self.basis.dtype) != self.basis.dtype:
             self.basis = before.to(device=self.basis.device)
         return self

@@ -1,0 +1,152 @@
+"""The pictures of a report, as SVG text that stands in the page itself."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+# Okabe and Ito's palette, which colour-blind readers can tell apart; grey for learned heads.
+_COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
+_GREYS = ["#222222", "#8a8a8a"]
+
+_STYLE = {
+    "font.size": 9,
+    "axes.titlesize": 9.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e8e8e8",
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+    "svg.hashsalt": "etf_heads",  # the same numbers give the same file
+}
+
+
+def head_colours(heads: Sequence[str]) -> dict[str, str]:
+    """One colour a head: greys for learned ones, colours for fixed ones."""
+    greys, colours = iter(_GREYS), iter(_COLOURS)
+    return {h: next(greys if h.startswith("learned") else colours, "#000000") for h in heads}
+
+
+def accuracy_curves(heads: Mapping[str, Any], target: float) -> str:
+    """Test error over epochs on a logarithmic axis, means over seeds between the extremes."""
+    figure, axes = _figure(1, 1, width=8.2, height=3.3)
+    ax = axes[0]
+    for name, colour in head_colours(list(heads)).items():
+        head = heads[name]
+        curve = {k: [1 - a for a in v] for k, v in head["curves"]["test_accuracy"].items()}
+        _line(ax, head["epochs"][1:], {k: v[1:] for k, v in curve.items()}, name, colour)
+    ax.axhline(1 - target, color="#222222", linewidth=0.8, linestyle=":")
+    ax.set(yscale="log", xlabel="epoch", title="Test error, mean of both tasks")
+    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+    ax.yaxis.set_minor_formatter(PercentFormatter(1, decimals=None))
+    ax.legend(loc="upper right")
+    return _svg(figure)
+
+
+def collapse_curves(heads: Mapping[str, Any], measures: Mapping[str, str]) -> str:
+    """One small plot a measure, over epochs; 0 is full collapse in each."""
+    columns = 3
+    rows = -(-len(measures) // columns)
+    figure, axes = _figure(rows, columns, width=8.2, height=2.1 * rows + 0.4)
+    colours = head_colours(list(heads))
+    for ax, (measure, title) in zip(axes, measures.items(), strict=False):
+        for name, colour in colours.items():
+            head = heads[name]
+            _line(ax, head["epochs"], head["curves"][measure], name, colour)
+        ax.set(title=title, xlabel="epoch")
+        _logarithmic_where_positive(ax, [heads[h]["curves"][measure]["mean"] for h in heads])
+    for ax in axes[len(measures) :]:
+        ax.set_axis_off()
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    return _svg(figure)
+
+
+def gram_pictures(heads: Mapping[str, Any], tasks: Sequence[int]) -> str:
+    """Cosines between all class vectors, one picture a head."""
+    shown = {name: head["gram"] for name, head in heads.items() if head["gram"] is not None}
+    columns = min(3, len(shown))
+    rows = -(-len(shown) // columns)
+    figure, axes = _figure(rows, columns, width=8.2, height=2.75 * rows)
+    image = None
+    for ax, (name, gram) in zip(axes, shown.items(), strict=False):
+        image = ax.imshow(gram, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
+        ax.set_title(name)
+        ax.grid(visible=False)
+        ax.set(xticks=[], yticks=[])
+        edge = -0.5
+        for size in tasks[:-1]:
+            edge += size
+            ax.axhline(edge, color="black", linewidth=0.6)
+            ax.axvline(edge, color="black", linewidth=0.6)
+    for ax in axes[len(shown) :]:
+        ax.set_axis_off()
+    if image is not None:
+        figure.colorbar(image, ax=axes, shrink=0.7, label="cosine")
+    return _svg(figure)
+
+
+def savings_bars(heads: Mapping[str, Any], baseline: str) -> str:
+    """Each cost of each head as a share of the baseline's."""
+    costs = {
+        "head parameters": lambda head: head["counts"]["head_parameters"],
+        "head time a step": lambda head: head["cost"]["median"],
+        "optimiser state": lambda head: head["counts"]["optimizer_state_bytes"],
+        "checkpoint": lambda head: head["counts"]["checkpoint_bytes"],
+    }
+    figure, axes = _figure(1, len(costs), width=8.2, height=0.32 * len(heads) + 0.8, sharey=True)
+    colours = head_colours(list(heads))
+    for ax, (title, cost) in zip(axes, costs.items(), strict=True):
+        shares = [cost(head) / cost(heads[baseline]) for head in heads.values()]
+        bars = ax.barh(list(heads), shares, color=list(colours.values()), height=0.7)
+        ax.bar_label(bars, [f"{share:.0%}" for share in shares], padding=3, fontsize=8)
+        ax.set(title=title, xlim=(0, 1.35 * max(1.0, *shares)), xticks=[])
+        ax.grid(visible=False)
+        ax.spines["bottom"].set_visible(False)
+    axes[0].invert_yaxis()
+    return _svg(figure)
+
+
+def _figure(
+    rows: int, columns: int, *, width: float, height: float, sharey: bool = False
+) -> tuple[Figure, list[Axes]]:
+    # Figure, not pyplot: no global state, no display needed.
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        grid = figure.subplots(rows, columns, squeeze=False, sharey=sharey)
+    return figure, list(grid.flat)
+
+
+def _line(
+    ax: Axes, epochs: Sequence[int], curve: Mapping[str, Sequence[float]], name: str, colour: str
+) -> None:
+    style = "--" if name == "learned-norm" else "-"
+    ax.plot(epochs, curve["mean"], style, color=colour, label=name)
+    ax.fill_between(epochs, curve["low"], curve["high"], color=colour, alpha=0.13, linewidth=0)
+
+
+def _logarithmic_where_positive(ax: Axes, curves: Sequence[Sequence[float]]) -> None:
+    """A fixed head's measures are 0 up to rounding: keep these at the foot of the plot."""
+    real = [value for curve in curves for value in curve if value > 1e-6]
+    if not real or min(real) > 0.2 * max(real):
+        ax.set_ylim(bottom=0)
+        return
+    ax.set_yscale("log")
+    ax.set_ylim(bottom=0.5 * min(real), top=2 * max(real))
+
+
+def _svg(figure: Figure) -> str:
+    buffer = io.StringIO()
+    with mpl.rc_context(_STYLE):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]

@@ -1,0 +1,213 @@
+"""A comparison as a table in the terminal, and as one self-contained HTML page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from recipes import figures
+from recipes.comparison import Summary
+
+MEASURES = {
+    "s_nc1_ratio": ("S_NC1", "spread within label pairs over spread between them"),
+    "s_nc2_norms": ("S_NC2 norms", "how unequal the class vectors' lengths are"),
+    "s_nc2_angles": ("S_NC2 angles", "how far their cosines are from -1/(K-1)"),
+    "s_nc3": ("S_NC3", "mean absolute cosine between class vectors of different tasks"),
+    "s_nc4": ("S_NC4", "distance of mean features from the sum of their class vectors"),
+    "s_nc5": ("S_NC5", "share of images whose nearest class mean is not the classifier's choice"),
+}
+"""Measures by their names in a history: a short title, and what it says."""
+
+HEADER = (
+    "head",
+    "test accuracy",
+    "difference to learned",
+    "epochs to learned's accuracy",
+    "seconds to it",
+    "head ms/step",
+    "head parameters",
+    "model parameters",
+    "checkpoint",
+    "optimiser state",
+)
+
+
+def table(summary: Summary) -> list[tuple[str, ...]]:
+    """One row of text a head, under :data:`HEADER`."""
+    rows = []
+    for name, head in summary["heads"].items():
+        counts, reach = head["counts"], head["to_target"]
+        rows.append(
+            (
+                name,
+                _percent(head["accuracy"]),
+                "" if name == summary["baseline"] else _points(head["difference"]),
+                _reached(reach, "epochs", ".1f"),
+                _reached(reach, "seconds", ".1f"),
+                f"{head['cost']['median'] * 1e3:.2f}",
+                f"{counts['head_parameters']:,}",
+                f"{counts['model_parameters']:,}",
+                _bytes(counts["checkpoint_bytes"]),
+                _bytes(counts["optimizer_state_bytes"]),
+            )
+        )
+    return rows
+
+
+def terminal_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns aligned for a terminal: heads become columns, since the lines are many."""
+    columns = [header, *rows]
+    widths = [max(len(cell) for cell in column) for column in columns]
+    lines = []
+    for cells in zip(*columns, strict=True):
+        first = cells[0].ljust(widths[0])
+        others = (cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True))
+        lines.append("  ".join([first, *others]).rstrip())
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """The same as :func:`terminal_table`, for a README."""
+    lines = list(zip(header, *rows, strict=True))
+    ruler = ["---", *["---:"] * len(rows)]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in [lines[0], ruler, *lines[1:]])
+
+
+def verdict(summary: Summary) -> str:
+    """One sentence, by rule: the paired difference of the first fixed head, and its interval."""
+    name = _first_fixed(summary)
+    if name is None:
+        return "Only learned heads were trained."
+    difference = summary["heads"][name]["difference"]
+    points = _points(difference)
+    if difference["half"] is None:
+        sense = "with one seed, no more can be said"
+    elif difference["mean"] - difference["half"] > 0:
+        sense = "better beyond the spread of the seeds"
+    elif difference["mean"] + difference["half"] < 0:
+        sense = "worse beyond the spread of the seeds"
+    else:
+        sense = "no difference that the seeds can tell"
+    return (
+        f"The fixed head “{name}” ends {points} percentage points from the learned head in test "
+        f"accuracy ({difference['n']} seeds, paired, 95% interval): {sense}. It has nothing to "
+        "learn, to store or to optimise."
+    )
+
+
+def write_report(summary: Summary, path: Path) -> None:
+    """Render the page; everything in it is inside the one file."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    page = environment.get_template("report.html.jinja").render(**_context(summary))
+    path.write_text(page, encoding="utf-8")
+
+
+def _context(summary: Summary) -> dict[str, Any]:
+    heads, settings = summary["heads"], summary["settings"]
+    baseline = heads[summary["baseline"]]
+    tasks = summary["tasks"]
+    measured = {k: v for k, v in MEASURES.items() if k in baseline["curves"]}
+    return {
+        "title": f"Learned and fixed heads on {settings['data']}",
+        "verdict": verdict(summary),
+        "cards": _cards(summary),
+        "header": HEADER,
+        "rows": table(summary),
+        "table_note": (
+            f"Means over seeds {', '.join(map(str, summary['seeds']))} with 95% intervals of the "
+            "mean (Student's t); differences are paired by seed, in percentage points. Head time "
+            f"is forward, loss, backward and AdamW of the head alone at batch size "
+            f"{settings['batch_size']} and {settings['features']} features, median."
+        ),
+        "colours": figures.head_colours(list(heads)),
+        "seeds": summary["seeds"],
+        "baseline": summary["baseline"],
+        "fixed_note": (
+            "S_NC2 and S_NC3 are properties of the class vectors alone: 0 by construction for "
+            "fixed heads, and so below the foot of their plots."
+        ),
+        "meanings": dict(measured.values()),
+        "tasks": ", ".join(f"{name} ({k} classes)" for name, k in tasks.items()),
+        "head_share": f"{_head_share(baseline):.1%}",
+        "figures": {
+            "accuracy": figures.accuracy_curves(heads, baseline["accuracy"]["mean"]),
+            "collapse": figures.collapse_curves(heads, {k: v[0] for k, v in measured.items()}),
+            "gram": figures.gram_pictures(heads, list(tasks.values())),
+            "savings": figures.savings_bars(heads, summary["baseline"]),
+        },
+        "facts": _facts(summary),
+    }
+
+
+def _cards(summary: Summary) -> list[dict[str, str]]:
+    name = _first_fixed(summary)
+    if name is None:
+        return []
+    head, learned = summary["heads"][name], summary["heads"][summary["baseline"]]
+    saved = 1 - head["cost"]["median"] / learned["cost"]["median"]
+    state = learned["counts"]["optimizer_state_bytes"] - head["counts"]["optimizer_state_bytes"]
+    return [
+        {"value": _points(head["difference"]), "label": f"points of test accuracy, {name}"},
+        {
+            "value": f"{learned['counts']['head_parameters']:,} → "
+            f"{head['counts']['head_parameters']:,}",
+            "label": "head parameters",
+        },
+        {"value": f"{-saved:+.0%}", "label": "time in head and loss a step"},
+        {"value": f"−{_bytes(state)}", "label": "optimiser state"},
+    ]
+
+
+def _facts(summary: Summary) -> dict[str, str]:
+    where, settings = summary["provenance"], summary["settings"]
+    packages = ", ".join(f"{name} {version}" for name, version in where["packages"].items())
+    return {
+        "commit": str(where["commit"]),
+        "date": where["date"],
+        "device": f"{where['device']}, {where['processes']} process(es), "
+        f"{where['cpu_threads']} CPU threads, precision {where['mixed_precision']}",
+        "packages": f"{packages}, Python {where['python']}",
+        "settings": ", ".join(f"{k}={v}" for k, v in settings.items() if v not in (None, [], ())),
+        "seeds": ", ".join(map(str, summary["seeds"])),
+    }
+
+
+def _first_fixed(summary: Summary) -> str | None:
+    return next((h for h in summary["heads"] if not h.startswith("learned")), None)
+
+
+def _head_share(head: Mapping[str, Any]) -> float:
+    return head["counts"]["head_parameters"] / head["counts"]["model_parameters"]
+
+
+def _percent(value: Mapping[str, Any]) -> str:
+    return f"{value['mean']:.2%}" + (
+        "" if value["half"] is None else f" ± {100 * value['half']:.2f}"
+    )
+
+
+def _points(value: Mapping[str, Any]) -> str:
+    spread = "" if value["half"] is None else f" ± {100 * value['half']:.2f}"
+    return f"{100 * value['mean']:+.2f}{spread}"
+
+
+def _reached(reach: Mapping[str, Any], unit: str, form: str) -> str:
+    if not reach["reached"]:
+        return "not reached"
+    runs = "" if reach["reached"] == reach["of"] else f" ({reach['reached']} of {reach['of']})"
+    return f"{reach[unit]['mean']:{form}}{runs}"
+
+
+def _bytes(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000 or unit == "GB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    raise AssertionError

@@ -1,0 +1,115 @@
+"""The table of heads and orientations that every law is checked on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from etf_heads import CompoundETFHead, ETFHead
+from etf_heads._tasks import Tasks
+from etf_heads.heads import FixedHead
+from etf_heads.orientation import (
+    CanonicalOrientation,
+    KroneckerOrientation,
+    MatrixOrientation,
+    Orientation,
+    RandomOrientation,
+    TiledOrientation,
+)
+
+STRUCTURED = ("canonical", "tiled", "hadamard")
+NAMED = (*STRUCTURED, "random")
+
+
+def orthonormal(rows: int, columns: int, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    matrix = torch.randn(rows, columns, generator=generator, dtype=torch.float64)
+    return torch.linalg.qr(matrix).Q
+
+
+def given_orientation(in_features: int, columns: int) -> MatrixOrientation:
+    return MatrixOrientation(orthonormal(in_features, columns))
+
+
+ORIENTATIONS: dict[str, Callable[[int, int], Orientation]] = {
+    "canonical": CanonicalOrientation,
+    "tiled": TiledOrientation,
+    "hadamard": KroneckerOrientation,
+    "random": lambda d, n: RandomOrientation(d, n, seed=3, dtype=torch.float64),
+    "given": given_orientation,
+}
+
+
+@dataclass(frozen=True)
+class HeadCase:
+    """A head, made anew by each test."""
+
+    in_features: int
+    tasks: Any  # an int makes a single-task head
+    orientation: str = "tiled"
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def make(self, **overrides: Any) -> FixedHead:
+        """Build it; float64 unless a test says otherwise."""
+        options = {"dtype": torch.float64, "orientation": self.orientation}
+        options |= self.options | overrides
+        if options["orientation"] == "given":
+            options["orientation"] = orthonormal(self.in_features, self.sizes.rank)
+        if isinstance(self.tasks, int):
+            return ETFHead(self.in_features, self.tasks, **options)
+        return CompoundETFHead(self.in_features, self.tasks, **options)
+
+    @property
+    def sizes(self) -> Tasks:
+        return Tasks.parse([self.tasks] if isinstance(self.tasks, int) else self.tasks)
+
+    @property
+    def orthogonal(self) -> bool:
+        return self.options.get("cross_task") != "independent"
+
+    def __str__(self) -> str:
+        options = ",".join(f"{k}={v}" for k, v in self.options.items())
+        return f"d{self.in_features}-{list(self.sizes.sizes)}-{self.orientation}-{options}"
+
+
+_TASKS = {"left": 10, "right": 10}
+HEADS = [
+    # one task: K = 2, d at the bound, d = K, d prime, d a power of two, d much larger
+    *(HeadCase(d, k, o) for o in NAMED for d, k in [(1, 2), (9, 10), (10, 10), (127, 10), (64, 7)]),
+    HeadCase(40, 5, "given"),
+    HeadCase(4, 5, "given"),
+    # several: at the bound sum K_t - T, between the two bounds, at sum K_t, above
+    *(HeadCase(d, _TASKS, o) for o in NAMED for d in (18, 19, 20, 128)),
+    *(HeadCase(d, [2, 3, 5, 7], o) for o in NAMED for d in (13, 17, 31)),
+    HeadCase(32, _TASKS, "given"),
+    HeadCase(64, [2] * 40),
+    HeadCase(100, [2] * 40),
+    # independent tasks: less room than orthogonality needs, down to one task's own
+    *(
+        HeadCase(d, [5, 3, 5], o, {"cross_task": "independent"})
+        for o in NAMED
+        for d in (4, 5, 7, 9, 10, 13)
+    ),
+    # what else a head can have
+    HeadCase(128, _TASKS, "tiled", {"bias": True, "scale": 3.0, "learn_scale": True}),
+    HeadCase(128, _TASKS, "random", {"bias": True, "feature_norm": "batch"}),
+    HeadCase(64, 10, "hadamard", {"feature_norm": "layer", "scale": 2.0}),
+    HeadCase(64, 10, "tiled", {"feature_norm": "unit", "scale": 16.0, "bias": True}),
+]
+"""Every head that the laws are checked on."""
+
+
+def all_logits(output: Any) -> torch.Tensor:
+    """A head's output, whatever its shape, as one tensor (..., sum K_t)."""
+    if isinstance(output, torch.Tensor):
+        return output
+    return torch.cat(list(output.values() if isinstance(output, dict) else output), dim=-1)
+
+
+def features(case: HeadCase, *shape: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(11)
+    size = (*shape, case.in_features)
+    return torch.randn(size, generator=generator, dtype=torch.float64).to(dtype)
