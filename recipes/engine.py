@@ -52,11 +52,11 @@ def train(config: RunConfig, on_epoch: OnEpoch | None = None) -> RunResult:
         ValueError: if the settings do not fit together, the machine, or the run to resume.
     """
     accelerator = make_accelerator(config)
+    run = _Run(config, accelerator)  # what does not fit together fails before anything is written
     finished = on_main(accelerator, lambda: open_run_directory(config))
     if finished is not None:
         return finished
 
-    run = _Run(config, accelerator)
     run.resume()
     accelerator.init_trackers("etf_heads", config=tracker_scalars(config.to_json()))
     with run.progress_bar() as bar:

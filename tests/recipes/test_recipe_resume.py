@@ -5,7 +5,7 @@ import pytest
 
 pytest.importorskip("accelerate")
 
-from recipe_runs import MOMENTS, TINY, run
+from recipe_runs import MOMENTS, TINY, run, start
 
 from recipes.checkpoint import newest_checkpoint
 from recipes.engine import train
@@ -74,7 +74,7 @@ def test_corrupt_and_incomplete_checkpoints_are_skipped_by_name(straight, tmp_pa
 
     for checkpoint, manifest in ((older, '{"format": 1}'), (newest, "{")):
         (checkpoint / "manifest.json").write_text(manifest)
-    with pytest.warns(UserWarning) as warned:
+    with pytest.warns(UserWarning, match="skipping the checkpoint") as warned:
         assert newest_checkpoint(run_dir / "checkpoints") is None
     assert "not valid JSON" in str(warned[0].message)
     assert "incomplete" in str(warned[1].message)
@@ -112,3 +112,15 @@ def test_a_run_is_never_overwritten_unasked(straight, tmp_path):
         train(replace(straight, output=tmp_path, resume=True))
     with pytest.raises(FileExistsError, match="is a file"):
         train(replace(straight, output=tmp_path / "thesis.tex"))
+
+
+def test_killed_at_any_time_ends_with_the_same_metrics(straight, tmp_path):
+    config = replace(straight, output=tmp_path / "killed", resume=True)
+    for seconds in (0.2, 0.5, 0.8, 1.1, 1.4):
+        process = start(config)
+        process.join(seconds)
+        process.kill()
+        process.join()
+    assert run(config) == [0]
+    assert metrics(config.run_dir) == metrics(straight.run_dir)
+    assert weights(config.run_dir) == weights(straight.run_dir)
