@@ -22,14 +22,19 @@ class RunResult:
 
     Attributes:
         config: the settings.
+        tasks: number of classes by task name.
         history: one record an epoch, the first from before training; see
             :func:`recipes.engine.train`.
+        gram: cosines between the class vectors at the end, see
+            :func:`recipes.measure.class_cosines`.
         counts: sizes of head, model, checkpoint and optimiser state; see :func:`counts`.
         provenance: commit, versions, device, processes, precision.
     """
 
     config: dict[str, Any]
+    tasks: dict[str, int]
     history: list[dict[str, Any]]
+    gram: list[list[float]] | None
     counts: dict[str, int]
     provenance: dict[str, Any]
 

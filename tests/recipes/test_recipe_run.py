@@ -18,7 +18,7 @@ from recipes.data import multi_digits
 from recipes.engine import train
 from recipes.heads import HEADS
 from recipes.launch import make_accelerator
-from recipes.measure import measure
+from recipes.measure import class_cosines, measure
 from recipes.network import Network
 from recipes.result import RunResult
 
@@ -73,6 +73,17 @@ def test_counts_are_those_of_the_saved_weights(result):
     moments = 2 * 4 * result.counts["model_parameters"]
     steps = 4 * len(list(network.parameters()))
     assert result.counts["optimizer_state_bytes"] == moments + steps
+
+
+def test_gram_holds_the_cosines_of_centred_class_vectors(result):
+    weights = load_file(Path(result.config["output"]) / "model.safetensors")
+    left = weights["head.linear.weight"][:10]
+    left = left - left.mean(0)
+    expected = torch.nn.functional.cosine_similarity(left[2], left[7], dim=0).item()
+    assert result.tasks == {"left": 10, "right": 10}
+    assert len(result.gram) == len(result.gram[0]) == 20
+    assert result.gram[2][7] == pytest.approx(expected, abs=1e-5)
+    assert class_cosines({"all": 201}, torch.randn(201, 300)) is None
 
 
 def test_provenance_names_code_machine_and_libraries(result):
