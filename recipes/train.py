@@ -10,13 +10,13 @@ import sys
 
 from accelerate import PartialState
 
-from recipes.config import parse_config
+from recipes.config import RunConfig, parse_config
 from recipes.engine import train
 
 
 def main() -> None:
     """Train what the command line says, and print where it ended."""
-    config = parse_config()
+    config = parse_config(RunConfig)
     try:
         result = train(config)
     except (FileExistsError, ValueError) as error:

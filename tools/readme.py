@@ -20,7 +20,9 @@ END = "<!-- end of generated -->"
 
 def blocks(language: str) -> list[str]:
     """All code blocks of a language, in order."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", README.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    return re.findall(
+        rf"^```{language}\n(.*?)^```$", README.read_text("utf-8"), re.MULTILINE | re.DOTALL
+    )
 
 
 def commands() -> list[str]:

@@ -16,7 +16,9 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_command_line_overrides_the_preset():
-    config = parse_config(["multi-digits", "--head", "learned", "--epochs", "3", "--lr", "0.5"])
+    config = parse_config(
+        RunConfig, ["multi-digits", "--head", "learned", "--epochs", "3", "--lr", "0.5"]
+    )
     preset = PRESETS["multi-digits"][1]
     assert config == dataclasses.replace(preset, head="learned", epochs=3, lr=0.5)
     assert config.run_dir == Path("runs/multi-digits/learned-seed0")
@@ -24,7 +26,7 @@ def test_command_line_overrides_the_preset():
 
 def test_help_explains_every_setting(capsys):
     with pytest.raises(SystemExit) as exit_:
-        parse_config(["multi-digits", "--help"])
+        parse_config(RunConfig, ["multi-digits", "--help"])
     assert exit_.value.code == 0
     shown = capsys.readouterr().out
     for field in dataclasses.fields(RunConfig):
@@ -48,7 +50,7 @@ def test_help_explains_every_setting(capsys):
 )
 def test_wrong_arguments_are_named(arguments, message, capsys):
     with pytest.raises(SystemExit) as exit_:
-        parse_config(["multi-digits", *arguments])
+        parse_config(RunConfig, ["multi-digits", *arguments])
     assert exit_.value.code == 2
     shown = capsys.readouterr()
     assert message in " ".join((shown.out + shown.err).replace("│", " ").split())
