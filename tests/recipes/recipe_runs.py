@@ -34,6 +34,9 @@ def cnn_with_dropout(image_shape, features, width):
     return nn.Sequential(BACKBONES["cnn"](image_shape, features, width), nn.Dropout(0.2))
 
 
+BACKBONES["cnn-dropout"] = cnn_with_dropout
+
+
 def start(config, moment=None, rank=0, processes=1, port=0):
     """Train in a new process, which dies at the named moment."""
     environment = {"ACCELERATE_USE_CPU": "true"}
@@ -68,7 +71,6 @@ def _free_port():
 def _work(config, moment, environment):
     os.environ.update(environment)
     torch.set_num_threads(1)
-    BACKBONES["cnn-dropout"] = cnn_with_dropout
     if moment is not None:
         MOMENTS[moment]()
     train(config)
@@ -105,6 +107,7 @@ MOMENTS = {
         recipes.checkpoint, "write_json", 1, before=False
     ),
     "measuring an epoch": lambda: _on_call(recipes.engine, "measure", 1),
+    "in the second epoch": lambda: _on_call(recipes.engine, "random_shift", 16),
     "writing the weights": lambda: _on_call(recipes.result, "save_model", 1, before=False),
     "writing the result": lambda: _on_call(recipes.result, "write_json", 1),
 }
