@@ -27,7 +27,7 @@ from recipes.launch import (
 from recipes.measure import measure, multitask_loss
 from recipes.network import Network
 from recipes.provenance import provenance
-from recipes.result import RunResult, counts, open_run_directory, write_weights
+from recipes.result import RunResult, class_cosines, counts, open_run_directory, write_weights
 
 OnEpoch = Callable[[dict[str, Any]], None]
 
@@ -173,6 +173,8 @@ class _Run:
         result = RunResult(
             config=self.config.to_json(),
             history=self.progress.history,
+            tasks=self.data.tasks,
+            gram=class_cosines(self.network.head.weight, self.data.tasks),
             counts=counts(self.network, self.optimizer, weights),
             provenance=provenance(self.accelerator.device) | machine,
         )
