@@ -30,7 +30,8 @@ class Settings:
         data: the image set, and with it the tasks.
         backbone: the network that turns images into features.
         width: channels of the backbone's first convolution; the others follow from it.
-        features: size of the feature vector that the head sees.
+        features: size of the feature vector that the head sees. Tiled heads use all of it when it
+            is a multiple of the number of class vectors.
         feature_norm: parameter-free normalisation of the features before the head, for every
             head but "learned".
         scale: length of the class vectors of fixed heads.
@@ -54,13 +55,13 @@ class Settings:
     data: DataName
     backbone: BackboneName = "cnn"
     width: int = 16
-    features: int = 64
+    features: int = 60
     feature_norm: Literal["batch", "layer", "unit"] | None = "batch"
     scale: float = 1.0
-    epochs: int = 10
+    epochs: int = 12
     batch_size: int = 250
     lr: float = 1e-2
-    weight_decay: float = 0.05
+    weight_decay: float = 1.0
     gradient_accumulation: int = 1
     mixed_precision: Literal["no", "bf16", "fp16"] | None = None
     log_with: tuple[str, ...] = ()

@@ -24,10 +24,10 @@ from recipes.launch import (
     share_buffers,
     tracker_scalars,
 )
-from recipes.measure import class_cosines, measure, multitask_loss
+from recipes.measure import measure, multitask_loss
 from recipes.network import Network
 from recipes.provenance import provenance
-from recipes.result import RunResult, counts, open_run_directory, write_weights
+from recipes.result import RunResult, class_cosines, counts, open_run_directory, write_weights
 
 OnEpoch = Callable[[dict[str, Any]], None]
 
@@ -172,9 +172,9 @@ class _Run:
         }
         result = RunResult(
             config=self.config.to_json(),
-            tasks=self.data.tasks,
             history=self.progress.history,
-            gram=class_cosines(self.data.tasks, self.network.head.weight),
+            tasks=self.data.tasks,
+            gram=class_cosines(self.network.head.weight, self.data.tasks),
             counts=counts(self.network, self.optimizer, weights),
             provenance=provenance(self.accelerator.device) | machine,
         )

@@ -10,14 +10,12 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor
 
+from etf_heads.collapse import MultiTaskCollapse
 from recipes.data import ImageData, ImageSet
 from recipes.network import Network
 
 BATCH = 1000
 """Images at a time; without gradients there is room for many."""
-
-MOST_CLASSES = 200
-"""More class vectors than this make no readable picture, and a large file."""
 
 FeatureBatches = list[tuple[Tensor, Tensor]]
 """Features (B, d) and labels (B, T), batch by batch."""
@@ -84,10 +82,6 @@ def collapse_measures(
     tasks: Mapping[str, int], weight: Tensor, bias: Tensor | None, batches: FeatureBatches
 ) -> dict[str, float]:
     """The measures S_NC1 to S_NC5 of features that were gathered before, over all processes."""
-    try:
-        from etf_heads.collapse import MultiTaskCollapse  # noqa: PLC0415
-    except ImportError:
-        return {}  # BRANCH ONLY: goes when etf_heads.collapse is merged
     statistics = MultiTaskCollapse(weight.shape[1], tasks).to(weight.device)
     for features, labels in batches:
         statistics.update(features, labels)
@@ -96,23 +90,3 @@ def collapse_measures(
     for features, labels in batches:
         decisions.update(features, labels)
     return values | dict(decisions.compute())
-
-
-@torch.no_grad()
-def class_cosines(tasks: Mapping[str, int], weight: Tensor) -> list[list[float]] | None:
-    """Cosines between all class vectors, each task's centred first.
-
-    For a compound ETF: -1/(K_t - 1) within a task and 0 between tasks.
-
-    Args:
-        tasks: number of classes by task name.
-        weight: class vectors, shape (sum K_t, d).
-
-    Returns:
-        A square matrix as rows, or None for more than ``MOST_CLASSES`` class vectors.
-    """
-    if len(weight) > MOST_CLASSES:
-        return None
-    vectors = weight.double().split(list(tasks.values()))
-    units = F.normalize(torch.cat([w - w.mean(0) for w in vectors]))
-    return (units @ units.T).tolist()

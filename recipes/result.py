@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save_model
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from recipes.config import RunConfig
 from recipes.storage import read_json, write_json
 
 CONFIG, RESULT, WEIGHTS = "config.json", "result.json", "model.safetensors"
+MOST_CLASSES_SHOWN = 200
 
 
 @dataclass(frozen=True)
@@ -22,18 +26,17 @@ class RunResult:
 
     Attributes:
         config: the settings.
-        tasks: number of classes by task name.
         history: one record an epoch, the first from before training; see
             :func:`recipes.engine.train`.
-        gram: cosines between the class vectors at the end, see
-            :func:`recipes.measure.class_cosines`.
+        tasks: number of classes by task name.
+        gram: cosines between the final class vectors, see :func:`class_cosines`.
         counts: sizes of head, model, checkpoint and optimiser state; see :func:`counts`.
         provenance: commit, versions, device, processes, precision.
     """
 
     config: dict[str, Any]
-    tasks: dict[str, int]
     history: list[dict[str, Any]]
+    tasks: dict[str, int]
     gram: list[list[float]] | None
     counts: dict[str, int]
     provenance: dict[str, Any]
@@ -87,6 +90,15 @@ def write_weights(network: nn.Module, run_dir: Path) -> Path:
     beside = path.with_name(f".{path.name}.partial")
     save_model(network, str(beside))
     return beside.replace(path)
+
+
+def class_cosines(weight: Tensor, tasks: Mapping[str, int]) -> list[list[float]] | None:
+    """Cosines between class vectors, each less its task's mean; None if too many to look at."""
+    if len(weight) > MOST_CLASSES_SHOWN:
+        return None
+    blocks = weight.detach().double().cpu().split(list(tasks.values()))
+    vectors = F.normalize(torch.cat([block - block.mean(0) for block in blocks]), dim=1)
+    return [[round(c, 4) for c in row] for row in (vectors @ vectors.T).tolist()]
 
 
 def counts(network: nn.Module, optimizer: Optimizer, weights: Path) -> dict[str, int]:
