@@ -17,7 +17,7 @@ from recipes.config import CompareConfig, parse_config
 from recipes.engine import train
 from recipes.head_cost import head_cost
 from recipes.heads import HEADS
-from recipes.report import HEADER, table, terminal_table, verdict, write_report
+from recipes.report import table, terminal_table, verdict, write_report
 from recipes.result import RunResult
 from recipes.storage import write_json
 
@@ -48,7 +48,7 @@ def _report(config: CompareConfig, runs: list[RunResult], state: PartialState) -
     write_json(config.report_dir / "comparison.json", summary)
     page = config.report_dir / "report.html"
     write_report(summary, page)
-    print(f"\n{terminal_table(HEADER, table(summary))}\n\n{verdict(summary)}\n\nreport: {page}")
+    print(f"\n{terminal_table(table(summary))}\n\n{verdict(summary)}\n\nreport: {page}")
 
 
 if __name__ == "__main__":

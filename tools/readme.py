@@ -39,12 +39,12 @@ def generated() -> str:
 
 def expected() -> str:
     """What should stand there, by the committed result."""
-    from recipes.report import HEADER, table, terminal_table, verdict  # noqa: PLC0415 (extra)
+    from recipes.report import table, terminal_table, verdict  # noqa: PLC0415 (extra)
 
     summary = json.loads(RESULT.read_text("utf-8"))
     made = summary["provenance"]
     return (
-        f"\n```text\n{terminal_table(HEADER, table(summary))}\n\n{verdict(summary)}\n```\n\n"
+        f"\n```text\n{terminal_table(table(summary))}\n\n{verdict(summary)}\n```\n\n"
         f"({made['device']}; torch {made['packages']['torch']}; {made['date'][:10]}; "
         f"commit {made['commit'][:10]}.)\n\n"
     )

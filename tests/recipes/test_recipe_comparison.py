@@ -7,7 +7,7 @@ pytest.importorskip("scipy")
 
 from recipes.comparison import compare, interval
 from recipes.config import PRESETS
-from recipes.report import HEADER, markdown_table, table, terminal_table, verdict, write_report
+from recipes.report import table, terminal_table, verdict, write_report
 from recipes.result import RunResult
 
 pytestmark = pytest.mark.recipes
@@ -83,13 +83,17 @@ def test_time_to_the_baselines_accuracy_counts_runs_that_reach_it(summary):
     assert summary["heads"]["learned"]["to_target"]["epochs"]["mean"] == 2
 
 
-def test_tables_have_a_column_a_head(summary):
-    rows = table(summary)
-    assert [row[0] for row in rows] == ["learned", "compound"]
-    text = terminal_table(HEADER, rows)
-    assert len(text.splitlines()) == len(HEADER) + 1
-    assert "1.0 (1 of 2)" in text
-    assert markdown_table(HEADER, rows).splitlines()[0] == "| head | learned | compound |"
+def test_table_has_a_column_a_head(summary):
+    lines = table(summary)
+    assert lines[0] == ("", "learned", "compound")
+    cells = {line[0].strip(): line[1:] for line in lines}
+    assert cells["of left"] == ("98.00% ± 12.71", "98.25% ± 3.18")
+    assert cells["epochs to learned's accuracy"] == ("2.0", "1.0 (1 of 2)")
+    assert cells["head parameters"] == ("100", "0")
+    assert cells["S_NC1, start → end"] == ("1 → 0.33", "1 → 0.33")
+    text = terminal_table(lines).splitlines()
+    assert len(text) == len(lines) + 1
+    assert len({len(line) for line in text}) == 1
 
 
 @pytest.mark.parametrize(
