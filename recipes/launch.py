@@ -69,9 +69,9 @@ def on_main(accelerator: Accelerator, work: Callable[[], V]) -> V:
         except (OSError, ValueError) as error:
             outcome[1] = error
     broadcast_object_list(outcome)
-    value, error = outcome
-    if error is not None:
-        raise error
+    value, met = outcome
+    if met is not None:
+        raise met
     return value
 
 
@@ -87,7 +87,7 @@ def share_buffers(network: nn.Module) -> None:
 
 def tracker_scalars(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested values flattened to "a/b" names, since trackers take scalars only."""
-    flat = {}
+    flat: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, dict):
             flat |= tracker_scalars(value, f"{prefix}{name}/")

@@ -22,8 +22,9 @@ class Network(nn.Module):
     def __init__(self, config: RunConfig, data: ImageData) -> None:
         super().__init__()
         self.standardise = Standardise(data.train.images)
+        _, channels, height, width = data.train.images.shape
         self.backbone = BACKBONES[config.backbone](
-            tuple(data.train.images.shape[1:]), config.features, config.width
+            (channels, height, width), config.features, config.width
         )
         self.head = HEADS[config.head](
             config.features, data.tasks, scale=config.scale, feature_norm=config.feature_norm
