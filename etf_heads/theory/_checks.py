@@ -24,8 +24,13 @@ def weights_of(
     """Task weights c_t as a float64 tensor of shape (T,), ones when None."""
     if task_weights is None:
         return torch.ones(len(tasks), dtype=torch.float64)
-    given = task_weights.tolist() if isinstance(task_weights, Tensor) else task_weights
-    weights = tasks.unpack(given, "task_weights")
+    if isinstance(task_weights, Tensor):
+        if task_weights.ndim != 1:
+            raise ValueError(
+                f"task_weights must have one dimension, got shape {tuple(task_weights.shape)}"
+            )
+        task_weights = task_weights.tolist()
+    weights = tasks.unpack(task_weights, "task_weights")
     for name, weight in zip(tasks.labels, weights, strict=True):
         positive(**{f"task_weights[{name}]": weight})
     return torch.tensor(weights, dtype=torch.float64)

@@ -150,11 +150,11 @@ def balanced_optimum(
         ],
         dtype=torch.float64,
     )
-    sizes = torch.tensor(tasks.sizes)
+    sizes = torch.tensor(tasks.sizes, dtype=torch.float64)
     # Norm² of every class vector of a task: the diagonal of its Gram matrix.
     squared_norms = (lambda_h * n / (lambda_w * sizes * weights)).sqrt() * gaps * (1 - 1 / sizes)
     class_vectors = (
-        compound_etf(tasks, dim) * squared_norms.repeat_interleave(sizes).sqrt()[:, None]
+        compound_etf(tasks, dim) * squared_norms.repeat_interleave(sizes.long()).sqrt()[:, None]
     )
     # Features cost as much as class vectors: λ_H sum n_g |h_g|² = λ_W sum c_t |W^t|².
     losses = torch.log1p((sizes - 1) * torch.exp(-gaps)) + 2 * lambda_w * sizes * squared_norms

@@ -198,17 +198,26 @@ class NewtonModel:
         return torch.bmm(self.inverses, right[:, :, None]).squeeze(2)
 
     def _invert_hessians(self) -> None:
-        """Q_g = sum_t c_t [sum_k p_k w_k w_kᵀ - m_t m_tᵀ] + τ I with m_t = sum_k p_k w_k."""
-        problem, vectors = self.problem, self.point.class_vectors
-        size, rank = vectors.shape
-        scaled = vectors * problem.class_weights.sqrt()[:, None]
-        outer = (scaled[:, :, None] * scaled[:, None, :]).reshape(size, rank * rank)
+        r"""Q_g = sum_t c_t [sum_k p_k w_k w_kᵀ - m_t m_tᵀ] + τ I with m_t = sum_k p_k w_k.
+
+        A binary task's bracket is p_0 p_1 (w_0 - w_1) (w_0 - w_1)ᵀ, half the work.
+        """
+        problem, rank = self.problem, self.problem.basis.shape[1]
+        scaled = self.point.class_vectors * problem.class_weights.sqrt()[:, None]
+        pairs = [rows for rows in problem.slices if rows.stop - rows.start == 2]
+        others = [rows for rows in problem.slices if rows.stop - rows.start > 2]
+        spread = [scaled[rows][:1] - scaled[rows][1:] for rows in pairs]
+        vectors = torch.cat(spread + [scaled[rows] for rows in others])
+        outer = (vectors[:, :, None] * vectors[:, None, :]).flatten(1)
         chunk = max(1, _CHUNK_ENTRIES // (rank * rank))
         for first in range(0, len(self.inverses), chunk):
             p = self.point.probabilities[first : first + chunk]
-            hessians = (p @ outer).reshape(-1, rank, rank)
-            means = torch.stack([p[:, rows] @ scaled[rows] for rows in problem.slices], dim=1)
-            hessians.baddbmm_(means.mT, means, alpha=-1)
+            variances = [p[:, rows].prod(dim=1, keepdim=True) for rows in pairs]
+            weights = torch.cat(variances + [p[:, rows] for rows in others], dim=1)
+            hessians = (weights @ outer).reshape(-1, rank, rank)
+            if others:
+                means = torch.stack([p[:, rows] @ scaled[rows] for rows in others], dim=1)
+                hessians.baddbmm_(means.mT, means, alpha=-1)
             hessians.diagonal(dim1=1, dim2=2).add_(problem.strength)
             out = self.inverses[first : first + chunk]
             torch.cholesky_inverse(torch.linalg.cholesky(hessians), out=out)

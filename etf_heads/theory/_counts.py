@@ -68,7 +68,6 @@ class JointCounts:
                 f"{len(labels)} rows of labels"
             )
         counts = _checked_counts(counts, "counts")
-        labels, counts = labels[counts > 0].long(), counts[counts > 0]
         sizes = torch.tensor(tasks.sizes, device=labels.device)
         outside = ((labels < 0) | (labels >= sizes)).nonzero()
         if len(outside):
@@ -77,6 +76,7 @@ class JointCounts:
                 f"labels[{row}, {task}]={labels[row, task]} is outside task "
                 f"{tasks.labels[task]!r}, whose classes are 0 to {tasks.sizes[task] - 1}"
             )
+        labels, counts = labels[counts > 0].long(), counts[counts > 0]
         distinct, group = torch.unique(labels, dim=0, return_inverse=True)
         totals = torch.zeros(len(distinct), dtype=torch.float64, device=labels.device)
         return cls(tasks, distinct, totals.index_add_(0, group, counts))._checked()

@@ -47,7 +47,8 @@ def regression_gram(target_covariance: Tensor, lambda_w: float, lambda_h: float)
                 [0.0000, 0.0000, 0.0000]], dtype=torch.float64)
     """
     positive(lambda_w=lambda_w, lambda_h=lambda_h)
-    if target_covariance.ndim != 2 or target_covariance.shape[0] != target_covariance.shape[1]:
+    rows, columns = target_covariance.shape if target_covariance.ndim == 2 else (0, 0)
+    if rows != columns or rows == 0:
         raise ValueError(
             f"target_covariance has shape {tuple(target_covariance.shape)}; needed is (n, n)"
         )

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from etf_heads._tasks import positive_int
 from etf_heads.theory._checks import positive, weights_of
 from etf_heads.theory._counts import JointCounts
 
@@ -68,7 +69,7 @@ class UnconstrainedFeatureModel(nn.Module):
         counts: the :class:`JointCounts` of the data.
 
     Raises:
-        ValueError: if the counts or λ's are not possible, or the task weights do not match.
+        ValueError: if the counts, λ's or dim are not possible, or the task weights do not match.
 
     Example:
         >>> model = UnconstrainedFeatureModel(torch.ones(3, 2), lambda_w=1e-2, lambda_h=1e-3)
@@ -105,7 +106,7 @@ class UnconstrainedFeatureModel(nn.Module):
         self.counts = JointCounts.parse(label_counts)
         self.lambda_w, self.lambda_h = lambda_w, lambda_h
         tasks = self.counts.tasks
-        dim = tasks.rank if dim is None else dim
+        dim = tasks.rank if dim is None else positive_int(dim, "dim")
         device = self.counts.counts.device
         weights = weights_of(tasks, task_weights).to(device, dtype)
         sizes = torch.tensor(tasks.sizes, device=device)
