@@ -33,7 +33,7 @@ from etf_heads.geometry import helmert
 from etf_heads.theory._closed_form import logit_gap
 from etf_heads.theory._counts import JointCounts
 
-_CHUNK_ENTRIES = 2**23  # float64 entries of a temporary array: 64 MiB
+_CHUNK_ENTRIES = 2**20  # float64 entries of a temporary array: 8 MiB, which caches like
 
 
 @dataclass(frozen=True)
@@ -117,8 +117,9 @@ class FactoredProblem:
         log_probabilities = self.log_probabilities(class_vectors, features)
         value = self.total(self._tuple_values(log_probabilities, features), factor)
         probabilities = log_probabilities.exp_()
-        minus_labels = probabilities.new_full((1, 1), -1.0).expand_as(self.rows)
-        residuals = probabilities.scatter_add(1, self.rows, minus_labels).mul_(self.class_weights)
+        # p_y - 1 as minus the sum of the others, which keeps its digits when p_y is nearly 1.
+        residuals = probabilities.scatter(1, self.rows, 0.0)
+        residuals.scatter_(1, self.rows, -(residuals @ self.members)).mul_(self.class_weights)
         return Point(factor, features, class_vectors, probabilities, residuals, value)
 
     def lower_bound(self, point: Point) -> float:
@@ -220,4 +221,5 @@ class NewtonModel:
                 hessians.baddbmm_(means.mT, means, alpha=-1)
             hessians.diagonal(dim1=1, dim2=2).add_(problem.strength)
             out = self.inverses[first : first + chunk]
-            torch.cholesky_inverse(torch.linalg.cholesky(hessians), out=out)
+            # Symmetric; transposed, LAPACK writes in place.
+            torch.cholesky_inverse(torch.linalg.cholesky(hessians), out=out.mT)
