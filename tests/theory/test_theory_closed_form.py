@@ -94,18 +94,17 @@ def test_binary_cosine_check_values(p):
     assert binary_cosine(p, **LAMBDAS) == pytest.approx(CHECKED[p], abs=1e-6)
 
 
-@given(strength=st.floats(1e-8, 0.2), scale=st.floats(1e-3, 1e3))
-def test_binary_cosine_is_monotone_odd_and_depends_on_the_product_alone(strength, scale):
-    p = torch.linspace(0, 1, 1001, dtype=torch.float64)
-    cosine = binary_cosine(p, strength * scale, 1 / scale, 1.0)
-    defined = ~cosine.isnan()
-    steps = cosine[defined].diff()
-    assert (steps >= 0).all()
-    assert (cosine[defined].abs() <= 1).all()
-    torch.testing.assert_close(cosine, -cosine.flip(0), rtol=0, atol=1e-9, equal_nan=True)
-    torch.testing.assert_close(
-        cosine, binary_cosine(p, strength, 1.0, 1.0), rtol=0, atol=1e-9, equal_nan=True
-    )
+@given(strength=st.floats(1e-8, 0.2), power=st.integers(-10, 10))
+def test_binary_cosine_is_monotone_odd_and_depends_on_the_product_alone(strength, power):
+    p = torch.arange(1025, dtype=torch.float64) / 1024  # p and 1 - p both exact
+    cosine = binary_cosine(p, strength * 2.0**power, 2.0**-power, 1.0)
+    defined = cosine[~cosine.isnan()]
+    assert (defined.diff() >= 0).all()
+    assert (defined.abs() <= 1).all()
+    assert torch.equal(cosine.isnan(), torch.maximum(p, 1 - p) <= 4 * strength)
+    exactly = {"rtol": 0, "atol": 0, "equal_nan": True}
+    torch.testing.assert_close(cosine, -cosine.flip(0), **exactly)
+    torch.testing.assert_close(cosine, binary_cosine(p, strength, 1.0, 1.0), **exactly)
 
 
 def test_binary_cosine_joins_the_merged_regime_continuously():
