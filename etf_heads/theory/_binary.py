@@ -62,10 +62,8 @@ def binary_cosine(p: float | Tensor, lambda_w: float, lambda_h: float, n: float)
         raise ValueError(
             f"p={outside[0].item():g} is no share of samples: it must be between 0 and 1"
         )
-    equal, different = (
-        _margin(shares, lambda_w * lambda_h * n),
-        _margin(1 - shares, lambda_w * lambda_h * n),
-    )
+    strength = lambda_w * lambda_h * n
+    equal, different = _margin(shares, strength), _margin(1 - shares, strength)
     cosine = (equal - different) / (equal + different)
     return cosine if isinstance(p, Tensor) else float(cosine)
 

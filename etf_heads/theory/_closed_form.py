@@ -67,7 +67,7 @@ def zero_head_threshold(num_classes: int, task_weight: float = 1.0) -> float:
     return task_weight / (4 * class_count(num_classes, "num_classes"))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BalancedOptimum:
     """The global minimum of the unconstrained feature model when all label tuples are alike.
 

@@ -33,10 +33,10 @@ from etf_heads.geometry import helmert
 from etf_heads.theory._closed_form import logit_gap
 from etf_heads.theory._counts import JointCounts
 
-_CHUNK_ENTRIES = 2**20  # float64 entries of a temporary array: 8 MiB, which caches like
+_CHUNK_ENTRIES = 2**20  # float64 entries of a temporary array: 8 MiB stay in cache
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Point:
     """A pair of factors, and what the loss looks like there.
 
@@ -58,7 +58,7 @@ class Point:
 
 
 class FactoredProblem:
-    """F of this module for given counts, τ and task weights."""
+    """F of this module for given counts, τ (``strength``) and task weights."""
 
     def __init__(self, counts: JointCounts, strength: float, task_weights: Tensor) -> None:
         tasks = counts.tasks
@@ -72,10 +72,10 @@ class FactoredProblem:
         self.task_weights = task_weights.to(device)
         self.class_weights = self.task_weights.repeat_interleave(sizes)  # shape: (S,)
         bases = [helmert(k, device=device) for k in self.sizes]
-        basis: Tensor = torch.block_diag(*bases)  # type: ignore[no-untyped-call]
+        basis: Tensor = torch.block_diag(*bases)
         self.basis = basis / self.class_weights.sqrt()[:, None]  # C, shape: (S, r)
         ones = [torch.ones(k, 1, dtype=basis.dtype, device=device) for k in self.sizes]
-        self.members: Tensor = torch.block_diag(*ones)  # type: ignore[no-untyped-call]
+        self.members: Tensor = torch.block_diag(*ones)
 
     def zero(self) -> Point:
         """The zero head, which is the minimum when regularisation is strong."""
@@ -106,16 +106,12 @@ class FactoredProblem:
         """What stands in the bracket of F, shape (G,)."""
         return self._tuple_values(self.log_probabilities(class_vectors, features), features)
 
-    def total(self, tuple_values: Tensor, factor: Tensor) -> float:
-        """F from its brackets."""
-        penalty = 0.5 * self.strength * factor.square().sum()
-        return float(self.shares @ tuple_values + penalty)
-
     def point(self, factor: Tensor, features: Tensor) -> Point:
         """Everything of first order at these factors."""
         class_vectors = self.basis @ factor
         log_probabilities = self.log_probabilities(class_vectors, features)
-        value = self.total(self._tuple_values(log_probabilities, features), factor)
+        values = self._tuple_values(log_probabilities, features)
+        value = float(self.shares @ values + 0.5 * self.strength * factor.square().sum())
         probabilities = log_probabilities.exp_()
         # p_y - 1 as minus the sum of the others, which keeps its digits when p_y is nearly 1.
         residuals = probabilities.scatter(1, self.rows, 0.0)
@@ -129,7 +125,7 @@ class FactoredProblem:
         scale = min(1.0, self.strength / float(spectral_norm)) if spectral_norm > 0 else 1.0
         # y + scale (p - y), written so that no new array of labels is needed
         feasible = point.probabilities + (scale - 1) / self.class_weights * point.residuals
-        entropies = -torch.special.xlogy(feasible, feasible.clamp_(min=0))
+        entropies = torch.special.entr(feasible.clamp_(min=0))
         return float(self.shares @ (entropies @ self.class_weights))
 
     def _tuple_values(self, log_probabilities: Tensor, features: Tensor) -> Tensor:

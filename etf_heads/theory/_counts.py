@@ -10,7 +10,7 @@ from torch import Tensor
 from etf_heads._tasks import Tasks, TaskSpec
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class JointCounts:
     """Sample counts of the label tuples that occur, one row a distinct tuple.
 
@@ -119,8 +119,9 @@ class JointCounts:
         return totals.index_add_(0, rows.flatten(), self.counts.repeat_interleave(len(self.tasks)))
 
     def _checked(self) -> JointCounts:
+        seen = self.class_counts
         for name, task in zip(self.tasks.labels, self.tasks.slices, strict=True):
-            unseen = (self.class_counts[task] == 0).nonzero().flatten().tolist()
+            unseen = (seen[task] == 0).nonzero().flatten().tolist()
             if unseen:
                 raise ValueError(
                     f"class {unseen[0]} of task {name!r} has no samples (unseen classes: "

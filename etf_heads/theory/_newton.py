@@ -10,9 +10,9 @@ from torch import Tensor
 
 from etf_heads.theory._convex import FactoredProblem, NewtonModel, Point
 
-_MAX_PRODUCTS = 500
-_MAX_REJECTIONS = 10
-_MAX_HALVINGS = 20
+_MAX_PRODUCTS = 500  # conjugate gradient iterations of one step
+_MAX_REJECTIONS = 10  # of one step, the radius shrinking by 4 or more each time
+_MAX_HALVINGS = 20  # of one tuple's feature step
 # Below this share of the objective, differences of objectives are mostly round-off.
 _ROUND_OFF = 1e-11
 # Curvature along the rotations B -> B Q, which leave F as it is, is zero up to round-off: what
@@ -20,7 +20,7 @@ _ROUND_OFF = 1e-11
 _FLAT = 1e-7
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Solution:
     """A point with its certificate: the minimum lies between the lower bound and the value."""
 
@@ -30,7 +30,7 @@ class Solution:
 
     @property
     def relative_gap(self) -> float:
-        """Duality gap over the objective; never below the round-off of the two."""
+        """Duality gap over the objective; round-off does not make it negative."""
         return max(0.0, self.point.value - self.lower_bound) / self.point.value
 
 

@@ -18,7 +18,7 @@ from etf_heads.theory._newton import minimise
 _RANK_CUT = 1e-6  # of the largest eigenvalue
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class OptimalGeometry:
     """The optimum of the unconstrained feature model, and how sure of it one can be.
 

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import resource
 import time
 import warnings
 
@@ -16,18 +17,10 @@ from etf_heads.theory import (
     UnconstrainedFeatureModel,
     balanced_optimum,
     binary_cosine,
+    logit_gap,
     minority_collapse_ratio,
     optimal_gram,
 )
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Small matrices gain nothing from threads, and busy neighbours make threads wait."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def brute_force(counts, lambda_w, lambda_h, task_weights, seed):
@@ -131,6 +124,34 @@ def test_equals_correlated_binary_closed_form(p, strength):
     best = optimal_gram(counts, lambda_w, lambda_h, tolerance=1e-12)
     cosine = best.cosines()[0, 2].item()
     assert cosine == pytest.approx(binary_cosine(p, lambda_w, lambda_h, n), abs=1e-6)
+
+
+def test_two_tasks_with_the_same_labels_share_their_class_vectors():
+    """Then both are one task of twice the weight, and λ_W λ_H counts half."""
+    best = optimal_gram(torch.eye(7) * 10, 1e-3, 1e-3, tolerance=1e-12)
+    torch.testing.assert_close(best.gram[:7, :7], best.gram[:7, 7:])
+    assert best.rank == 6
+    gap = best.logits[0, 0] - best.logits[0, 1]
+    assert gap.item() == pytest.approx(logit_gap(7, 1e-3, 0.5e-3, 70), rel=1e-9)
+
+
+HARD = {
+    "long tail": torch.logspace(0, 8, 10),
+    "long tails": torch.logspace(0, 6, 10)[:, None] * torch.logspace(0, 6, 10),
+    "two classes, one rare": torch.tensor([1.0, 1e6]),
+    "labels that determine each other": torch.eye(10)[:, :, None] * torch.eye(10)[:, None, :],
+    "at the edge of the zero head": torch.ones(6),  # for the strength 1/sqrt(6)
+    "ten tasks": torch.rand((2,) * 10, generator=torch.Generator().manual_seed(0)) ** 6,
+}
+
+
+@pytest.mark.parametrize("strength", [0.5, 6**-0.5 * (1 - 1e-6), 6**-0.5, 0.1, 1e-2, 1e-4, 1e-6])
+@pytest.mark.parametrize("counts", HARD.values(), ids=HARD)
+def test_hard_problems_are_certified(counts, strength):
+    product = strength / 2 / math.sqrt(counts.double().sum())
+    best = optimal_gram(counts, product, product)
+    assert best.duality_gap <= 1e-9
+    assert best.iterations < 60
 
 
 def test_zero_head_is_certified_at_once():
@@ -249,25 +270,25 @@ def test_minority_collapse_threshold_by_bisection():
 def test_two_tasks_of_ten_classes_take_less_than_two_seconds(seed):
     generator = torch.Generator().manual_seed(seed)
     counts = torch.rand(10, 10, generator=generator).double() ** 4 * 1000
-    started = time.perf_counter()
+    started = time.process_time()
     best = optimal_gram(counts, 5e-4, 1e-5 * 10.0**-seed, tolerance=1e-8)
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
     assert best.duality_gap <= 1e-8
     assert best.rank > 9
 
 
 @pytest.mark.slow
-def test_forty_correlated_binary_tasks():
-    """200,000 samples whose labels share four causes: 76,760 distinct tuples, two minutes."""
+def test_forty_correlated_binary_tasks_take_two_minutes_and_four_gibibytes():
+    """200,000 samples whose labels share four causes have 76,760 distinct label tuples."""
     generator = torch.Generator().manual_seed(0)
     loadings, causes = (torch.randn(k, 4, generator=generator) for k in (40, 200_000))
     noise = 0.3 * torch.randn(200_000, 40, generator=generator)
     labels = (causes @ loadings.T + noise + torch.randn(40, generator=generator) > 0).long()
-    torch.set_num_threads(2)
-    started = time.perf_counter()
+    started = time.process_time()
     counts = JointCounts.from_labels(labels, [2] * 40)
     best = optimal_gram(counts, 1e-4, 1e-4, tolerance=1e-8)
-    assert time.perf_counter() - started < 120
+    assert time.process_time() - started < 120
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 4 * 2**20  # KiB
     assert len(counts.counts) > 20_000
     assert best.duality_gap <= 1e-8
     assert best.gram.shape == (80, 80)
