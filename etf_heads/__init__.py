@@ -1,11 +1,12 @@
 """Classifier heads of fixed geometry: same accuracy, nothing to learn, nothing to store.
 
-Importing this needs torch only. ``etf_heads.geometry``, ``.orientation`` and ``.codes`` come with
-it; ``etf_heads.collapse`` (torchmetrics) and ``etf_heads.theory`` are imported by their names.
+Importing this needs torch only. ``etf_heads.geometry``, ``.orientation``, ``.codes`` and
+``.theory`` come with it; ``etf_heads.collapse``, which needs torchmetrics, is imported by its
+name.
 """
 
-from etf_heads.heads import CompoundETFHead, ETFHead
+from etf_heads.heads import CompoundETFHead, CorrelatedETFHead, ETFHead
 
 __version__ = "0.1.0"
 
-__all__ = ["CompoundETFHead", "ETFHead"]
+__all__ = ["CompoundETFHead", "CorrelatedETFHead", "ETFHead"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from etf_heads import CompoundETFHead, ETFHead
+from etf_heads import CompoundETFHead, CorrelatedETFHead, ETFHead
 from etf_heads._tasks import Tasks
 from etf_heads.heads import FixedHead
 from etf_heads.orientation import (
@@ -60,7 +60,8 @@ class HeadCase:
             options["orientation"] = orthonormal(self.in_features, self.sizes.rank)
         if isinstance(self.tasks, int):
             return ETFHead(self.in_features, self.tasks, **options)
-        return CompoundETFHead(self.in_features, self.tasks, **options)
+        kind = CorrelatedETFHead if "label_counts" in options else CompoundETFHead
+        return kind(self.in_features, self.tasks, **options)
 
     @property
     def sizes(self) -> Tasks:
@@ -71,7 +72,9 @@ class HeadCase:
         return self.options.get("cross_task") != "independent"
 
     def __str__(self) -> str:
-        options = ",".join(f"{k}={v}" for k, v in self.options.items())
+        options = ",".join(
+            k if isinstance(v, torch.Tensor) else f"{k}={v}" for k, v in self.options.items()
+        )
         return f"d{self.in_features}-{list(self.sizes.sizes)}-{self.orientation}-{options}"
 
 
@@ -99,7 +102,21 @@ HEADS = [
     HeadCase(64, 10, "hadamard", {"feature_norm": "layer", "scale": 2.0}),
     HeadCase(64, 10, "tiled", {"feature_norm": "unit", "scale": 16.0, "bias": True}),
 ]
-"""Every head that the laws are checked on."""
+"""Every head whose tasks are simplex ETFs."""
+
+
+_COUNTS = torch.rand(3, 4, 2, generator=torch.Generator().manual_seed(5), dtype=torch.float64) + 0.1
+CORRELATED = [
+    HeadCase(d, [3, 4, 2], o, {"label_counts": _COUNTS} | options)
+    for d, o, options in [
+        (6, "tiled", {}),
+        (20, "hadamard", {"unit_norm": False, "scale": 2.0}),
+        (9, "random", {"bias": True, "learn_scale": True}),
+        (12, "tiled", {"feature_norm": "batch"}),
+    ]
+]
+EVERY_HEAD = HEADS + CORRELATED
+"""Every head, for what holds whatever the geometry."""
 
 
 def all_logits(output: Any) -> torch.Tensor:

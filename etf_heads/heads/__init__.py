@@ -2,7 +2,15 @@
 
 from etf_heads.heads._base import FixedHead
 from etf_heads.heads._compound import CompoundETFHead
+from etf_heads.heads._correlated import CorrelatedETFHead
 from etf_heads.heads._etf import ETFHead
 from etf_heads.heads._feature_norm import FeatureNorm, feature_norm
 
-__all__ = ["CompoundETFHead", "ETFHead", "FeatureNorm", "FixedHead", "feature_norm"]
+__all__ = [
+    "CompoundETFHead",
+    "CorrelatedETFHead",
+    "ETFHead",
+    "FeatureNorm",
+    "FixedHead",
+    "feature_norm",
+]
