@@ -109,7 +109,7 @@ class ClassStatistics:
     @property
     def within(self) -> float:
         r"""Trace of Σ_W: mean squared distance of the samples to their group's mean."""
-        return self._significant(float(self.traces.sum()) / self.samples)
+        return significant(float(self.traces.sum()) / self.samples, self.means)
 
     @property
     def centred_means(self) -> Tensor:
@@ -119,15 +119,14 @@ class ClassStatistics:
     @property
     def between(self) -> float:
         r"""Trace of Σ_B: mean squared distance of the group means to their plain average."""
-        return self._significant(float(self.centred_means.square().sum()) / len(self.keys))
+        return significant(float(self.centred_means.square().sum()) / len(self.keys), self.means)
 
-    def _significant(self, variance: float) -> float:
-        """The variance, or 0 where it is no more than the rounding error of the means.
-
-        Without this a quotient of two rounding errors would pass for a measurement.
-        """
-        size = float(self.means.square().sum()) / len(self.keys)
-        return variance if variance > (64 * torch.finfo(torch.float64).eps) ** 2 * size else 0.0
+    @property
+    def within_over_between(self) -> float:
+        r"""Quotient tr Σ_W / tr Σ_B: infinite when the means coincide, nan when all samples do."""
+        if self.between > 0:
+            return self.within / self.between
+        return math.inf if self.within > 0 else math.nan
 
     def variability(self) -> float:
         r"""tr(Σ_W Σ_B⁺)/G with Σ_W = scatter/N and Σ_B the plain covariance of group means.
@@ -156,6 +155,15 @@ class ClassStatistics:
         vectors, values = vectors[:, kept], values[kept]
         along = (vectors * (self.scatter @ vectors)).sum(0) / self.samples
         return float((along / values).sum()) / groups
+
+
+def significant(variance: float, means: Tensor) -> float:
+    """The variance, or 0 where it is no more than the rounding error of (G, d) means.
+
+    Without this a quotient of two rounding errors would pass for a measurement.
+    """
+    size = float(means.square().sum()) / len(means)
+    return variance if variance > (64 * torch.finfo(torch.float64).eps) ** 2 * size else 0.0
 
 
 def _sum_by_group(values: Tensor, group: Tensor, groups: int) -> Tensor:
