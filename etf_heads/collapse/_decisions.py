@@ -17,6 +17,7 @@ from etf_heads.collapse._labels import (
     check_labels,
     check_sources,
 )
+from etf_heads.collapse._metric import NOT_FINITE
 from etf_heads.collapse._naming import with_mean_over_tasks
 from etf_heads.collapse._plot import Values, plot_values
 from etf_heads.collapse._statistics import ClassStatistics
@@ -67,7 +68,7 @@ class _Disagreement(Metric):
     def _finite(self, features: Tensor) -> Tensor:
         features = features.detach().to(self.device).to(torch.float64)
         if not features.isfinite().all():
-            raise ValueError("features have NaN or infinite entries: this batch was not taken in")
+            raise ValueError(NOT_FINITE)
         return features
 
     def _count(self, task: int, features: Tensor, labels: Tensor) -> None:

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 Covariance = Literal["full", "trace"]
 """Keep the (d, d) within-class scatter, or its trace only."""
 
+NOT_FINITE = (
+    "features have NaN or infinite entries (or squares beyond float64): this batch was not taken in"
+)
+
 _ROWS = ("keys", "counts", "means", "traces")
 _SAMPLE = ("priorities", "features", "labels")
 _SMALLEST_TABLE = 1024  # rows below which merging more often would save no memory worth having
@@ -140,10 +144,7 @@ class CollapseMetric(Metric):
         batch = ClassStatistics.from_batch(features, keys, covariance=full)
         # NaN and infinity reach a trace from any entry: the small tensor tells for the large.
         if not batch.traces.isfinite().all():
-            raise ValueError(
-                "features have NaN or infinite entries (or squares beyond float64): "
-                "this batch was not taken in"
-            )
+            raise ValueError(NOT_FINITE)
         for name in _ROWS:
             getattr(self, f"{name}_{source}").append(getattr(batch, name))
         if batch.scatter is not None:

@@ -11,7 +11,7 @@ from etf_heads._tasks import Tasks, TaskSpec
 from etf_heads.collapse import _frames as frames
 from etf_heads.collapse._decisions import MultiSourceDisagreement, decisions_of_sample
 from etf_heads.collapse._labels import MultiSourceFeatures, check_sources
-from etf_heads.collapse._metric import CollapseMetric, Covariance
+from etf_heads.collapse._metric import NOT_FINITE, CollapseMetric, Covariance
 from etf_heads.collapse._naming import with_mean_over_tasks
 from etf_heads.collapse._single import require_two_groups, variability
 from etf_heads.collapse._statistics import ClassStatistics
@@ -90,6 +90,8 @@ class MultiSourceCollapse(CollapseMetric):
             labels: (B_t,) integer labels, in the same way.
         """
         sources = check_sources(features, labels, self.tasks, self.num_features)
+        if len(sources) > 1 and not all(own.isfinite().all() for _, own, _ in sources):
+            raise ValueError(NOT_FINITE)  # before any task's share of the batch is taken in
         for task, own, target in sources:
             self._add_batch(own, target, task)
 

@@ -11,7 +11,7 @@ from etf_heads._tasks import Tasks, class_count
 from etf_heads.collapse import _frames as frames
 from etf_heads.collapse._decisions import NearestCentreDisagreement, decisions_of_sample
 from etf_heads.collapse._labels import check_features, check_labels
-from etf_heads.collapse._metric import CollapseMetric, Covariance
+from etf_heads.collapse._metric import NOT_FINITE, CollapseMetric, Covariance
 from etf_heads.collapse._statistics import ClassStatistics
 from etf_heads.collapse._vectors import Biases, Weights, class_vectors
 
@@ -104,7 +104,7 @@ class SingleTaskCollapse(CollapseMetric):
         features = check_features(features, self.num_features).detach().to(self.device)
         total = features.to(torch.float64).sum(0)
         if not total.isfinite().all():
-            raise ValueError("features have NaN or infinite entries: this batch was not taken in")
+            raise ValueError(NOT_FINITE)
         # Only the direction of their mean is needed: the sum has it.
         self.elsewhere_sum = self.elsewhere_sum + total
 

@@ -44,7 +44,7 @@ def test_each_layer_is_measured_as_if_alone():
 def test_hooks_go_even_after_an_error():
     model = network()
     with (
-        pytest.raises(RuntimeError, match="[Kk]ernel size"),
+        pytest.raises(RuntimeError, match="size"),
         LayerwiseCollapse(model, ["0"], single),
     ):
         model(torch.zeros(1, 1, 2, 3))  # an image too small for the kernel

@@ -92,6 +92,11 @@ def test_bad_input():
         measure.update({"b": features["a"]}, {"b": labels["a"]})
     with pytest.raises(ValueError, match=r"features\['a'\] has shape"):
         measure.update({"a": features["a"][:, :2]}, {"a": labels["a"]})
+    spoilt = {"a": features["a"], "b": features["b"] * float("nan")}
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        measure.update(spoilt, {"a": labels["a"], "b": labels["b"]})
+    with pytest.raises(ValueError, match="seen no data"):  # not even that of task "a"
+        measure.class_statistics(0)
     measure.update({"a": features["a"]}, {"a": labels["a"]})
     with pytest.raises(ValueError, match="seen no data of task 'b': call update"):
         measure.compute()

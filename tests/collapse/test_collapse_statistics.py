@@ -90,6 +90,14 @@ def test_low_precision_is_accumulated_in_float64(dtype):
     assert_same(fed(features, labels, [7] * 42 + [6]).class_statistics(), exact)
 
 
+@pytest.mark.parametrize("dim", [127, 128, 300])
+def test_scatter_wider_than_a_block(dim):
+    features, labels = data(n=90, dim=dim)
+    own = fed(features, labels, [31, 31, 28]).class_statistics()
+    _, _, within, _, _ = within_between(features.numpy(), labels.tolist())
+    np.testing.assert_allclose(own.scatter / 90, within, atol=1e-12 * np.abs(within).max())
+
+
 def test_collapsed_features_have_no_scatter_at_any_offset():
     features = (torch.randn(5, 7, dtype=torch.float64) + 1e6)[torch.arange(5).repeat(300)]
     measure = fed(features, torch.arange(5).repeat(300), [100] * 15)
