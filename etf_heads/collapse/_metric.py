@@ -135,7 +135,9 @@ class CollapseMetric(Metric):
             raise ValueError(f"{type(self).__name__} has seen no data{what}: call update first")
         return rows
 
-    def _add_batch(self, features: Tensor, keys: Tensor, source: int = 0) -> None:
+    def _add_batch(
+        self, features: Tensor, keys: Tensor, source: int = 0, *, keep_samples: bool = True
+    ) -> None:
         """Take in a checked batch; nothing changes if its features are not finite."""
         features, keys = features.detach().to(self.device), keys.to(self.device)
         if not len(features):
@@ -153,7 +155,7 @@ class CollapseMetric(Metric):
         parts = getattr(self, f"keys_{source}")
         if sum(map(len, parts[1:])) >= max(len(parts[0]), _SMALLEST_TABLE):
             self._merge_rows(source)
-        if self.reservoir:
+        if self.reservoir and keep_samples:
             sample = Sample.draw(features, keys, self._seeds)
             for name in _SAMPLE:
                 getattr(self, f"{name}_{source}").append(getattr(sample, name))

@@ -48,7 +48,9 @@ class SingleTaskCollapse(CollapseMetric):
     number for all classes are the same classifier.
 
     A class that has not been seen is left out of everything but ``nc2_*_weights``. When all
-    class means coincide the quotients are infinite; a measure of zero vectors is nan.
+    class means coincide the quotients are infinite; a measure of zero vectors is nan. ``update``
+    costs the same for any K; ``compute`` compares all pairs of classes, O(K² d) time in blocks of
+    bounded memory.
 
     Args:
         num_features: d.

@@ -78,7 +78,7 @@ class VarianceCollapse(CollapseMetric):
             raise ValueError(f"split={split!r} is unknown: possible are 'train', 'test'")
         check_features(features, self.num_features)
         labels = check_labels(labels, Tasks((self.num_classes,)), len(features))[:, 0]
-        self._add_batch(features, labels, _SPLITS.index(split))
+        self._add_batch(features, labels, _SPLITS.index(split), keep_samples=split == "test")
 
     def compute(self) -> dict[str, float]:
         """The variances by name.
@@ -122,11 +122,6 @@ def cluster_variance(features: Tensor, num_clusters: int, *, seed: int = 0) -> f
     Raises:
         ValueError: if there are fewer features than clusters.
         ImportError: without scikit-learn.
-
-    Example:
-        >>> corners = torch.tensor([[0.0, 0.0], [0.0, 3.0], [4.0, 0.0]])
-        >>> cluster_variance(corners.repeat(5, 1), 3)  # doctest: +SKIP
-        0.0
     """
     if len(features) < num_clusters:
         raise ValueError(

@@ -79,6 +79,11 @@ def test_without_scikit_learn(monkeypatch):
         fed()[0].compute()
 
 
+def test_only_test_features_are_kept():
+    measure, *_ = fed(test_samples=30)
+    assert [len(measure._sample(source).features) for source in (0, 1)] == [0, 30]
+
+
 def test_splits():
     measure = VarianceCollapse(6, 4)
     with pytest.raises(ValueError, match="split='validation' is unknown"):
