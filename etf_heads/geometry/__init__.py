@@ -5,6 +5,8 @@ dtype here. Nothing in this package holds state.
 """
 
 from etf_heads.geometry._compound import compound_etf
+from etf_heads.geometry._nearest import nearest_etf, nearest_orientation
+from etf_heads.geometry._polar import polar
 from etf_heads.geometry._simplex import (
     helmert,
     helmert_contract,
@@ -22,6 +24,9 @@ __all__ = [
     "helmert",
     "helmert_contract",
     "helmert_expand",
+    "nearest_etf",
+    "nearest_orientation",
+    "polar",
     "simplex_etf",
     "simplex_gram",
     "simplex_scale",
