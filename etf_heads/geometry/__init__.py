@@ -5,8 +5,9 @@ dtype here. Nothing in this package holds state.
 """
 
 from etf_heads.geometry._compound import compound_etf
-from etf_heads.geometry._nearest import nearest_etf, nearest_orientation
+from etf_heads.geometry._nearest import Solver, nearest_etf, nearest_orientation
 from etf_heads.geometry._polar import polar
+from etf_heads.geometry._riemannian import riemannian_polar
 from etf_heads.geometry._simplex import (
     helmert,
     helmert_contract,
@@ -18,6 +19,7 @@ from etf_heads.geometry._simplex import (
 from etf_heads.geometry._transforms import dct, hadamard
 
 __all__ = [
+    "Solver",
     "compound_etf",
     "dct",
     "hadamard",
@@ -27,6 +29,7 @@ __all__ = [
     "nearest_etf",
     "nearest_orientation",
     "polar",
+    "riemannian_polar",
     "simplex_etf",
     "simplex_gram",
     "simplex_scale",

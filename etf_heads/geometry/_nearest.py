@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from etf_heads._tasks import Tasks, TaskSpec
 from etf_heads.geometry._polar import exact_products, polar, polar_and_null_space
+from etf_heads.geometry._riemannian import riemannian_polar
 from etf_heads.geometry._simplex import helmert_contract, helmert_expand, simplex_scale
+
+Solver = Literal["polar", "riemannian"]
 
 
 def nearest_etf(
@@ -77,6 +81,7 @@ def nearest_orientation(
     task_weights: Sequence[float] | None = None,
     previous: Tensor | None = None,
     proximal: float = 0.0,
+    solver: Solver = "polar",
 ) -> Tensor:
     r"""Where the nearest ETF stands: orthonormal columns, of all tasks together.
 
@@ -105,12 +110,14 @@ def nearest_orientation(
         previous: :math:`P_0`, shape (..., d, sum K_t - T), orthonormal columns; the first
             coordinates when None.
         proximal: :math:`\delta`.
+        solver: "polar"; or "riemannian" for :func:`riemannian_polar` started at ``previous``,
+            which takes one set of means and has no gradient.
 
     Returns:
         P, shape (..., d, sum K_t - T).
 
     Raises:
-        ValueError: as in :func:`nearest_etf`.
+        ValueError: as in :func:`nearest_etf`, or for an unknown solver.
 
     Example:
         >>> P = nearest_orientation(torch.eye(5, 8), [3, 2])
@@ -118,6 +125,7 @@ def nearest_orientation(
         (torch.Size([8, 3]), True)
     """
     parsed = _tasks_of(means, tasks)
+    check_solver(solver)
     if not (math.isfinite(proximal) and proximal >= 0):
         raise ValueError(f"proximal must be a finite number of at least 0, got {proximal!r}")
     weights = _check_weights(task_weights, parsed)
@@ -136,8 +144,16 @@ def nearest_orientation(
         length = torch.linalg.matrix_norm(matrix, keepdim=True)
         length = length.clamp_min(torch.finfo(length.dtype).tiny)
         matrix = 2 / math.sqrt(parsed.rank) * matrix / length + proximal * reference
+    if solver == "riemannian":
+        return riemannian_polar(matrix, reference).to(means.dtype)
     with exact_products(work):
         return _complete_polar(matrix, reference).to(means.dtype)
+
+
+def check_solver(solver: str) -> None:
+    """ValueError for an unknown solver."""
+    if solver not in get_args(Solver):
+        raise ValueError(f"solver must be one of {', '.join(get_args(Solver))}; got {solver!r}")
 
 
 def _complete_polar(matrix: Tensor, reference: Tensor) -> Tensor:
