@@ -4,8 +4,8 @@ Importing this needs torch only. ``etf_heads.geometry``, ``.orientation`` and ``
 it; ``etf_heads.collapse`` (torchmetrics) and ``etf_heads.theory`` are imported by their names.
 """
 
-from etf_heads.heads import CompoundETFHead, ETFHead
+from etf_heads.heads import ClassMeanHead, CompoundETFHead, ETFHead, NearestETFHead
 
 __version__ = "0.1.0"
 
-__all__ = ["CompoundETFHead", "ETFHead"]
+__all__ = ["ClassMeanHead", "CompoundETFHead", "ETFHead", "NearestETFHead"]

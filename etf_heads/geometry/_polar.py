@@ -99,7 +99,7 @@ class _Polar(torch.autograd.Function):
 
 
 def _decompose(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """P, singular values in descending order (..., n), right singular vectors (..., n, n)."""
+    """P, singular values (..., n), right singular vectors (..., n, n)."""
     if matrix.dtype == torch.float32 and matrix.device.type != "mps":  # has no float64
         wide = matrix.double()
         eigenvalues, v = torch.linalg.eigh(wide.mT @ wide)
@@ -108,8 +108,7 @@ def _decompose(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         # and far less than the floor below which a singular value counts as zero.
         if _kept(s.to(matrix.dtype), matrix.shape[-2]).all():
             factor = (wide @ (v / s.unsqueeze(-2))) @ v.mT
-            narrow = (factor, s.flip(-1), v.flip(-1))
-            return tuple(t.to(matrix.dtype) for t in narrow)  # type: ignore[return-value]
+            return factor.to(matrix.dtype), s.to(matrix.dtype), v.to(matrix.dtype)
     u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
     return u @ vh, s, vh.mT.contiguous()
 

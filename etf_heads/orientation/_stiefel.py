@@ -57,12 +57,14 @@ class StiefelOrientation(DenseOrientation):
             raise ValueError(
                 f"start has shape {tuple(start.shape)}, needed is {(in_features, columns)}"
             )
-        like = torch.empty(0, device=device, dtype=dtype)
-        kept = {"device": like.device, "dtype": at_least_float32(like.dtype)}
-        basis = TiledOrientation(in_features, columns).matrix() if start is None else start
-        if start is not None and not start.is_meta:
+        if start is None:
+            start = TiledOrientation(in_features, columns).matrix()
+        elif not start.is_meta:
             check_orthonormal(start)
-        self.basis = _on_manifold(basis.detach().to(**kept, copy=True).contiguous())
+        wide = at_least_float32(dtype or torch.get_default_dtype())
+        like = torch.empty(0, device=device, dtype=wide)
+        basis = start.detach().to(like, copy=True)
+        self.basis = _on_manifold(basis.contiguous())
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
