@@ -17,6 +17,8 @@ a_few_heads = pytest.mark.parametrize(
     "case",
     [
         HeadCase(64, 10, "tiled"),
+        HeadCase(64, 10, "learned"),
+        HeadCase(40, {"a": 10, "b": 7}, "nearest"),
         HeadCase(60, {"a": 10, "b": 7}, "hadamard", {"bias": True}),
         HeadCase(64, [10, 10], "canonical", {"feature_norm": "unit", "scale": 8.0}),
         HeadCase(15, [10, 7], "random", {"learn_scale": True}),
@@ -49,7 +51,7 @@ def test_low_precision_stays_near_float64(case, dtype):
 @each_head
 def test_weight_follows_dtype_and_keeps_float64_exact(case):
     there_and_back = case.make().to(torch.float32).to(torch.float64)
-    tolerance = 1e-12 if case.orientation != "given" else 1e-6  # the user's matrix was rounded
+    tolerance = 1e-6 if case.is_stored else 1e-12  # a stored matrix was rounded
     torch.testing.assert_close(there_and_back.weight, case.make().weight, rtol=0, atol=tolerance)
 
 
@@ -79,8 +81,8 @@ def test_deepcopy_and_pickle(case):
 
 @each_head
 def test_meta_device_then_to_empty(case):
-    if case.orientation == "given":
-        pytest.skip("a given matrix is data: it comes with the checkpoint")
+    if case.is_data:
+        pytest.skip("the orientation is data: it comes with the checkpoint")
     head = case.make(device="meta")
     assert head.weight.is_meta
     assert all_logits(head(features(case, 4).to("meta"))).is_meta
