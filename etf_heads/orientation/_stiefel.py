@@ -72,14 +72,12 @@ class StiefelOrientation(DenseOrientation):
         self.basis.copy_(TiledOrientation(self.in_features, self.columns).matrix())
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> StiefelOrientation:
-        before = self.basis
+        before, trained = self.basis.detach(), self.basis.requires_grad
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        basis = self.basis.detach()
-        if basis.dtype != at_least_float32(basis.dtype):
-            basis = before.detach().to(basis.device)
-        if not hasattr(self.basis, "manifold") or basis.dtype != self.basis.dtype:
-            # Between some devices torch makes a new, plain parameter.
-            self.basis = _on_manifold(basis, before.requires_grad)
+        if not hasattr(self.basis, "manifold"):  # to some devices torch makes a plain parameter
+            self.basis = _on_manifold(self.basis.detach(), trained)
+        if self.basis.dtype != at_least_float32(self.basis.dtype):
+            self.basis.data = before.to(self.basis.device)
         return self
 
 

@@ -143,7 +143,8 @@ def test_no_other_frame_is_nearer(seed, length):
     frame = nearest_etf(means, TASKS)
     rival = compound_etf(TASKS, 6) @ other.T
     # Both a random frame and a small turn of the frame itself.
-    turn = torch.matrix_exp(0.01 * (lambda a: a - a.T)(randn(11, 11, seed=seed)))
+    step = randn(11, 11, seed=seed)
+    turn = torch.matrix_exp(0.01 * (step - step.T))
     for candidate in (rival, frame @ turn):
         ours = (centred - length * frame).square().sum()
         assert ours <= (centred - length * candidate).square().sum() + 1e-12

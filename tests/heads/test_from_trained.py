@@ -117,7 +117,11 @@ def gather(rank, place, results):
     distributed.init_process_group("gloo", init_method=f"file://{place}", rank=rank, world_size=2)
     h, y = digits()
     # Unequal numbers of batches: only the end is exchanged.
-    parts = [(h[:100], y[:100])] if rank else list(zip(h[100:].split(99), y[100:].split(99)))
+    parts = (
+        [(h[:100], y[:100])]
+        if rank
+        else list(zip(h[100:].split(99), y[100:].split(99), strict=True))
+    )
     head = from_features(parts, 10)
     distributed.destroy_process_group()
     torch.save(head.state_dict(), f"{results}/{rank}")
