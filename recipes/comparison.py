@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 from scipy import stats
 
+from recipes.config import Settings
 from recipes.result import RunResult
 
 Summary = dict[str, Any]
@@ -37,8 +39,7 @@ def compare(
 
     Returns:
         JSON values: ``heads`` (a record each, in the order of the runs), ``baseline``,
-        ``target_accuracy`` (the baseline's mean final accuracy), ``settings``, ``seeds`` and
-        ``provenance``.
+        ``tasks``, ``seeds``, ``settings`` and ``provenance``.
     """
     by_head: dict[str, list[RunResult]] = {}
     for run in sorted(runs, key=lambda run: run.config["seed"]):
@@ -51,11 +52,12 @@ def compare(
             for head in order
         },
         "baseline": baseline,
+        "tasks": reference[0].tasks,
         "seeds": [run.config["seed"] for run in reference],
         "settings": {
             name: value
             for name, value in reference[0].config.items()
-            if name not in {"head", "seed", "output", "resume"}
+            if name in {field.name for field in fields(Settings)} - {"resume"}
         },
         "provenance": reference[0].provenance,
     }

@@ -9,7 +9,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart; grey for learned heads.
 _COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
@@ -46,8 +46,10 @@ def accuracy_curves(heads: Mapping[str, Any], target: float) -> str:
         _line(ax, head["epochs"][1:], {k: v[1:] for k, v in curve.items()}, name, colour)
     ax.axhline(1 - target, color="#222222", linewidth=0.8, linestyle=":")
     ax.set(yscale="log", xlabel="epoch", title="Test error, mean of both tasks")
-    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
-    ax.yaxis.set_minor_formatter(PercentFormatter(1, decimals=None))
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.yaxis.set_major_formatter(PercentFormatter(1))
+    ax.yaxis.set_minor_formatter(NullFormatter())
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend(loc="upper right")
     return _svg(figure)
 
@@ -63,6 +65,7 @@ def collapse_curves(heads: Mapping[str, Any], measures: Mapping[str, str]) -> st
             head = heads[name]
             _line(ax, head["epochs"], head["curves"][measure], name, colour)
         ax.set(title=title, xlabel="epoch")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         _logarithmic_where_positive(ax, [heads[h]["curves"][measure]["mean"] for h in heads])
     for ax in axes[len(measures) :]:
         ax.set_axis_off()
@@ -74,9 +77,9 @@ def collapse_curves(heads: Mapping[str, Any], measures: Mapping[str, str]) -> st
 def gram_pictures(heads: Mapping[str, Any], tasks: Sequence[int]) -> str:
     """Cosines between all class vectors, one picture a head."""
     shown = {name: head["gram"] for name, head in heads.items() if head["gram"] is not None}
-    columns = min(3, len(shown))
+    columns = min(4, len(shown))
     rows = -(-len(shown) // columns)
-    figure, axes = _figure(rows, columns, width=8.2, height=2.75 * rows)
+    figure, axes = _figure(rows, columns, width=8.2, height=2.3 * rows)
     image = None
     for ax, (name, gram) in zip(axes, shown.items(), strict=False):
         image = ax.imshow(gram, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
@@ -91,7 +94,7 @@ def gram_pictures(heads: Mapping[str, Any], tasks: Sequence[int]) -> str:
     for ax in axes[len(shown) :]:
         ax.set_axis_off()
     if image is not None:
-        figure.colorbar(image, ax=axes, shrink=0.7, label="cosine")
+        figure.colorbar(image, ax=axes, shrink=0.75, label="cosine", aspect=14)
     return _svg(figure)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,59 +21,50 @@ MEASURES = {
 }
 """Measures by their names in a history: a short title, and what it says."""
 
-HEADER = (
-    "head",
-    "test accuracy",
-    "difference to learned",
-    "epochs to learned's accuracy",
-    "seconds to it",
-    "head ms/step",
-    "head parameters",
-    "model parameters",
-    "checkpoint",
-    "optimiser state",
-)
+Line = tuple[str, ...]
 
 
-def table(summary: Summary) -> list[tuple[str, ...]]:
-    """One row of text a head, under :data:`HEADER`."""
-    rows = []
-    for name, head in summary["heads"].items():
-        counts, reach = head["counts"], head["to_target"]
-        rows.append(
-            (
-                name,
-                _percent(head["accuracy"]),
-                "" if name == summary["baseline"] else _points(head["difference"]),
-                _reached(reach, "epochs", ".1f"),
-                _reached(reach, "seconds", ".1f"),
-                f"{head['cost']['median'] * 1e3:.2f}",
-                f"{counts['head_parameters']:,}",
-                f"{counts['model_parameters']:,}",
-                _bytes(counts["checkpoint_bytes"]),
-                _bytes(counts["optimizer_state_bytes"]),
-            )
+def table(summary: Summary) -> list[Line]:
+    """Lines of text: what it is, then a cell a head; the first line names the heads."""
+    heads = summary["heads"].values()
+
+    def line(title: str, cell: Callable[[Mapping[str, Any]], str]) -> Line:
+        return (title, *map(cell, heads))
+
+    return [
+        ("", *summary["heads"]),
+        line("test accuracy", lambda h: _percent(h["accuracy"])),
+        *(
+            line(f"  of {task}", lambda h, task=task: _percent(h["accuracy_by_task"][task]))
+            for task in summary["tasks"]
+        ),
+        line("  less learned's, in points", lambda h: _points(h["difference"])),
+        line("epochs to learned's accuracy", lambda h: _reached(h["to_target"], "epochs")),
+        line("seconds to it", lambda h: _reached(h["to_target"], "seconds")),
+        line("seconds of training", lambda h: f"{h['train_seconds']['mean']:.1f}"),
+        line("head and loss, ms a step", lambda h: f"{h['cost']['median'] * 1e3:.2f}"),
+        line("head parameters", lambda h: f"{h['counts']['head_parameters']:,}"),
+        line("model parameters", lambda h: f"{h['counts']['model_parameters']:,}"),
+        line("checkpoint", lambda h: _bytes(h["counts"]["checkpoint_bytes"])),
+        line("optimiser state", lambda h: _bytes(h["counts"]["optimizer_state_bytes"])),
+        *(
+            line(f"{title}, start → end", lambda h, name=name: _start_to_end(h["curves"][name]))
+            for name, title in _measured(summary).items()
+        ),
+    ]
+
+
+def terminal_table(lines: Sequence[Line]) -> str:
+    """Columns aligned for a terminal."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    text = [
+        "  ".join(
+            [first.ljust(widths[0])]
+            + [cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True)]
         )
-    return rows
-
-
-def terminal_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns aligned for a terminal: heads become columns, since the lines are many."""
-    columns = [header, *rows]
-    widths = [max(len(cell) for cell in column) for column in columns]
-    lines = []
-    for cells in zip(*columns, strict=True):
-        first = cells[0].ljust(widths[0])
-        others = (cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True))
-        lines.append("  ".join([first, *others]).rstrip())
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
-
-
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """The same as :func:`terminal_table`, for a README."""
-    lines = list(zip(header, *rows, strict=True))
-    ruler = ["---", *["---:"] * len(rows)]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in [lines[0], ruler, *lines[1:]])
+        for first, *rest in lines
+    ]
+    return "\n".join([text[0], "-" * len(text[0]), *text[1:]])
 
 
 def verdict(summary: Summary) -> str:
@@ -113,13 +104,12 @@ def _context(summary: Summary) -> dict[str, Any]:
     heads, settings = summary["heads"], summary["settings"]
     baseline = heads[summary["baseline"]]
     tasks = summary["tasks"]
-    measured = {k: v for k, v in MEASURES.items() if k in baseline["curves"]}
+    measured = _measured(summary)
     return {
         "title": f"Learned and fixed heads on {settings['data']}",
         "verdict": verdict(summary),
         "cards": _cards(summary),
-        "header": HEADER,
-        "rows": table(summary),
+        "lines": table(summary)[1:],
         "table_note": (
             f"Means over seeds {', '.join(map(str, summary['seeds']))} with 95% intervals of the "
             "mean (Student's t); differences are paired by seed, in percentage points. Head time "
@@ -133,12 +123,12 @@ def _context(summary: Summary) -> dict[str, Any]:
             "S_NC2 and S_NC3 are properties of the class vectors alone: 0 by construction for "
             "fixed heads, and so below the foot of their plots."
         ),
-        "meanings": dict(measured.values()),
+        "meanings": {title: MEASURES[name][1] for name, title in measured.items()},
         "tasks": ", ".join(f"{name} ({k} classes)" for name, k in tasks.items()),
         "head_share": f"{_head_share(baseline):.1%}",
         "figures": {
             "accuracy": figures.accuracy_curves(heads, baseline["accuracy"]["mean"]),
-            "collapse": figures.collapse_curves(heads, {k: v[0] for k, v in measured.items()}),
+            "collapse": figures.collapse_curves(heads, measured),
             "gram": figures.gram_pictures(heads, list(tasks.values())),
             "savings": figures.savings_bars(heads, summary["baseline"]),
         },
@@ -183,6 +173,12 @@ def _first_fixed(summary: Summary) -> str | None:
     return next((h for h in summary["heads"] if not h.startswith("learned")), None)
 
 
+def _measured(summary: Summary) -> dict[str, str]:
+    """Titles of the measures that the runs have."""
+    curves = summary["heads"][summary["baseline"]]["curves"]
+    return {name: title for name, (title, _) in MEASURES.items() if name in curves}
+
+
 def _head_share(head: Mapping[str, Any]) -> float:
     return head["counts"]["head_parameters"] / head["counts"]["model_parameters"]
 
@@ -198,11 +194,15 @@ def _points(value: Mapping[str, Any]) -> str:
     return f"{100 * value['mean']:+.2f}{spread}"
 
 
-def _reached(reach: Mapping[str, Any], unit: str, form: str) -> str:
+def _start_to_end(curve: Mapping[str, Sequence[float]]) -> str:
+    return f"{curve['mean'][0]:.2g} → {curve['mean'][-1]:.2g}"
+
+
+def _reached(reach: Mapping[str, Any], unit: str) -> str:
     if not reach["reached"]:
         return "not reached"
     runs = "" if reach["reached"] == reach["of"] else f" ({reach['reached']} of {reach['of']})"
-    return f"{reach[unit]['mean']:{form}}{runs}"
+    return f"{reach[unit]['mean']:.1f}{runs}"
 
 
 def _bytes(count: float) -> str:

@@ -1,0 +1,125 @@
+"""How far vectors are from a simplex ETF, and two frames from each other.
+
+All take rows as vectors and work in the dtype given, float64 in this package. A vector of length
+zero has no direction: it becomes nan, and so does every mean that it enters.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+from torch import Tensor
+
+_CHUNK = 2**22  # entries of a block of pairs: 32 MiB in float64
+
+
+def centred(vectors: Tensor) -> Tensor:
+    """Rows less their mean: logits change by the same for all classes, which softmax ignores."""
+    return vectors - vectors.mean(0)
+
+
+def unit_rows(vectors: Tensor) -> Tensor:
+    """Rows scaled to length one; rows of zeros become nan."""
+    norms: Tensor = vectors.norm(dim=1, keepdim=True)
+    return vectors / norms
+
+
+def norm_variation(vectors: Tensor) -> float:
+    r"""Coefficient of variation of the rows' lengths, std/mean: 0 when all are equal.
+
+    Example:
+        >>> import torch
+        >>> norm_variation(torch.tensor([[3.0, 0.0], [0.0, 1.0]]))
+        0.5
+    """
+    norms = vectors.norm(dim=1)
+    return float(norms.std(correction=0) / norms.mean())
+
+
+def angle_deviation(vectors: Tensor) -> float:
+    r"""Mean over pairs of rows of :math:`|\cos(v_k, v_j) + 1/(K-1)|`: 0 for a simplex ETF.
+
+    Example:
+        >>> import torch
+        >>> angle_deviation(torch.eye(3))  # cosines are 0, not -1/2
+        0.5
+    """
+    simplex = 1 / (len(vectors) - 1)
+    directions = unit_rows(vectors)
+    return mean_over_pairs(directions, lambda cosines, _rows: (cosines + simplex).abs_())
+
+
+def gram_deviation(vectors: Tensor) -> float:
+    r"""Frobenius distance of the normalised Gram matrix to that of the simplex ETF.
+
+    Zhu et al., "A geometric analysis of neural collapse with unconstrained features" (NeurIPS
+    2021): :math:`\| G/\|G\|_F - (I - 11^\top/K)/\sqrt{K-1} \|_F` with G = VVᵀ.
+    """
+    return product_deviation(vectors, vectors)
+
+
+def product_deviation(weight: Tensor, means: Tensor) -> float:
+    r"""Frobenius distance of the normalised :math:`W H` to the simplex ETF's Gram matrix.
+
+    The self-duality of Zhu et al. (NeurIPS 2021), means as rows here:
+    :math:`\| W M^\top/\|W M^\top\|_F - (I - 11^\top/K)/\sqrt{K-1} \|_F`.
+    """
+    size = len(weight)
+    norm = math.sqrt(sum(float((weight[r] @ means.T).square().sum()) for r in _blocks(size, size)))
+    simplex = 1 / math.sqrt(size - 1)
+    total = 0.0
+    # Distances entry by entry: the shorter 2 - 2 <.,.> would lose half the digits near 0.
+    for rows in _blocks(size, size):
+        gap = (weight[rows] @ means.T).div_(norm).add_(simplex / size)
+        gap.diagonal(offset=rows.start).sub_(simplex)
+        total += float(gap.square().sum())
+    return math.sqrt(total)
+
+
+def duality_gap(weight: Tensor, means: Tensor) -> float:
+    r"""Squared Frobenius distance :math:`\|W/\|W\|_F - M/\|M\|_F\|_F^2` (Papyan et al. 2020)."""
+    return float((weight / weight.norm() - means / means.norm()).square().sum())
+
+
+def direction_gap(weight: Tensor, means: Tensor) -> float:
+    r"""Mean over rows of the squared distance of directions, ‖m̃_k - w̃_k‖²."""
+    return float((unit_rows(weight) - unit_rows(means)).square().sum(1).mean())
+
+
+def cross_coherence(frames: tuple[Tensor, ...]) -> float:
+    r"""Mean :math:`|\cos(v, v')|` over rows v and v' of different frames, all pairs the same.
+
+    nan when there is only one frame.
+    """
+    total, pairs = 0.0, 0
+    directions = [unit_rows(frame) for frame in frames]
+    for t, first in enumerate(directions):
+        for second in directions[t + 1 :]:
+            for rows in _blocks(len(first), len(second)):
+                total += float((first[rows] @ second.T).abs_().sum())
+            pairs += len(first) * len(second)
+    return total / pairs if pairs else math.nan
+
+
+def mean_over_pairs(vectors: Tensor, value: Callable[[Tensor, slice], Tensor]) -> float:
+    """Mean over ordered pairs j != k of a function of blocks of the Gram matrix.
+
+    Args:
+        vectors: (K, d), K at least 2.
+        value: called with a block (rows, K) of VVᵀ and the slice of rows that it holds.
+    """
+    count = len(vectors)
+    total = 0.0
+    for rows in _blocks(count, count):
+        block = value(vectors[rows] @ vectors.T, rows)
+        block.diagonal(offset=rows.start).zero_()
+        total += float(block.sum())
+    return total / (count * (count - 1))
+
+
+def _blocks(size: int, columns: int) -> Iterator[slice]:
+    """Rows 0 to size of a table of pairs in blocks of a bounded number of entries."""
+    step = max(1, _CHUNK // columns)
+    for start in range(0, size, step):
+        yield slice(start, min(start + step, size))

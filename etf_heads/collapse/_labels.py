@@ -1,0 +1,92 @@
+"""Labels and features as users give them: checked, and label tuples numbered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from etf_heads._tasks import Tasks
+
+MultiTaskLabels = Tensor | Mapping[str, Tensor] | Sequence[Tensor]
+"""A (B, T) integer tensor, or one (B,) integer tensor a task."""
+
+MAX_TUPLES = 2**62  # label tuples are numbered in int64
+
+
+def strides(tasks: Tasks) -> tuple[int, ...]:
+    """What one step of each task's label adds to the number of a label tuple."""
+    steps = [1]
+    for size in reversed(tasks.sizes):
+        steps.append(steps[-1] * size)
+    if steps[-1] > MAX_TUPLES:
+        raise ValueError(
+            f"tasks have {steps[-1]:.3g} label tuples, at most 2^62 can be numbered: measure "
+            f"fewer of the {len(tasks)} tasks together"
+        )
+    return tuple(reversed(steps[:-1]))
+
+
+def tuple_keys(labels: Tensor, tasks: Tasks) -> Tensor:
+    """Number each label tuple: (B, T) -> (B,) int64, the last task varying fastest."""
+    return (labels * torch.tensor(strides(tasks), device=labels.device)).sum(1)
+
+
+def task_labels(keys: Tensor, tasks: Tasks) -> Tensor:
+    """The inverse of :func:`tuple_keys`: (G,) -> (G, T)."""
+    steps = torch.tensor(strides(tasks), device=keys.device)
+    return (keys[:, None] // steps) % torch.tensor(tasks.sizes, device=keys.device)
+
+
+def check_features(features: Tensor, num_features: int, argument: str = "features") -> Tensor:
+    """A (B, d) floating tensor, or ValueError."""
+    if not isinstance(features, Tensor) or not features.is_floating_point():
+        given = features.dtype if isinstance(features, Tensor) else type(features).__name__
+        raise ValueError(f"{argument} must be a tensor of a floating dtype, got {given}")
+    if features.ndim != 2 or features.shape[1] != num_features:
+        raise ValueError(
+            f"{argument} has shape {tuple(features.shape)}, needed is (batch, {num_features}); "
+            f"reshape or pool other dimensions first"
+        )
+    return features
+
+
+def check_labels(labels: MultiTaskLabels, tasks: Tasks, batch: int) -> Tensor:
+    """Labels of all tasks as a (B, T) int64 tensor in range, or ValueError.
+
+    A single task's labels may also be a (B,) tensor.
+    """
+    if isinstance(labels, Tensor) and len(tasks) == 1 and labels.ndim == 1:
+        labels = [labels]
+    if not isinstance(labels, Tensor):
+        columns = tasks.unpack(labels, "labels")
+        for name, column in zip(tasks.labels, columns, strict=True):
+            where = f"labels[{name!r}]" if len(tasks) > 1 else "labels"
+            _check_shape(column, (batch,), where)
+        labels = torch.stack([column.long() for column in columns], dim=1)
+    _check_shape(labels, (batch, len(tasks)), "labels")
+    labels = labels.long()
+    if batch:
+        extremes = torch.stack([labels.amin(0), labels.amax(0)], dim=1)
+        # One transfer for all tasks: on a GPU each one waits for the queue.
+        for (low, high), size, name in zip(
+            extremes.tolist(), tasks.sizes, tasks.labels, strict=True
+        ):
+            if low < 0 or high >= size:
+                where = f" of task {name!r}" if len(tasks) > 1 else ""
+                raise ValueError(
+                    f"labels{where} run from {low} to {high}, possible are 0 to {size - 1}; leave "
+                    f"out samples without a label"
+                )
+    return labels
+
+
+def _check_shape(labels: Tensor, shape: tuple[int, ...], argument: str) -> None:
+    if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.is_complex():
+        given = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
+        raise ValueError(f"{argument} must be a tensor of integers, got {given}")
+    if tuple(labels.shape) != shape:
+        raise ValueError(
+            f"{argument} has shape {tuple(labels.shape)}, needed is {shape} for this batch"
+        )

@@ -1,0 +1,212 @@
+"""Neural collapse of one classification task."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from etf_heads._tasks import Tasks, class_count
+from etf_heads.collapse import _frames as frames
+from etf_heads.collapse._decisions import NearestCentreDisagreement
+from etf_heads.collapse._labels import check_features, check_labels
+from etf_heads.collapse._metric import CollapseMetric, Covariance
+from etf_heads.collapse._statistics import ClassStatistics
+from etf_heads.collapse._vectors import Biases, Weights, class_vectors
+
+
+class SingleTaskCollapse(CollapseMetric):
+    r"""Neural collapse of one task, NC1 to NC5, in one pass over the data.
+
+    Papyan, Han and Donoho, "Prevalence of neural collapse during the terminal phase of deep
+    learning training" (PNAS 2020). With the mean feature μ_k of each of the K classes *seen*,
+    their plain average μ_G, Σ_W the covariance of samples about their class mean (every sample
+    counts the same), Σ_B that of the class means about μ_G (every class counts the same), M the
+    rows μ_k - μ_G, W the class vectors less their mean, and a tilde for unit length:
+
+    ===================  ========================================================================
+    ``nc1``              tr(Σ_W Σ_B⁺)/K; only with ``covariance="full"``
+    ``nc1_ratio``        tr Σ_W / tr Σ_B
+    ``cdnv``             mean over k != j of (σ_k² + σ_j²) / (2 ‖μ_k - μ_j‖²), σ_k² the mean squared
+                         distance to μ_k (Galanti, György and Hutter 2022)
+    ``nc2_norms_means``  std/mean of the lengths of M's rows
+    ``nc2_angles_means`` mean over k != j of \|⟨μ̃_k, μ̃_j⟩ + 1/(K-1)\|
+    ``nc2_gram_means``   ‖G/‖G‖ - (I - 11ᵀ/K)/√(K-1)‖, G = M Mᵀ (Zhu et al. 2021)
+    ``nc2_*_weights``    the same three of W, with all its classes
+    ``nc3``              ‖W/‖W‖ - M/‖M‖‖² (Papyan et al.), W of the classes seen
+    ``nc3_product``      ‖WMᵀ/‖WMᵀ‖ - (I - 11ᵀ/K)/√(K-1)‖ (Zhu et al.)
+    ``nc5``              mean over k of \|cos(μ_k, μ_O)\|, μ_O the mean feature of data from
+                         elsewhere, both uncentred (Ammar et al., "NECO", 2024); only after
+                         :meth:`update_out_of_distribution`
+    ===================  ========================================================================
+
+    All are 0 under full collapse. NC4, decisions equal to those of the nearest class mean, needs
+    the final means and so a second pass: see :meth:`decisions`. The papers take W as it is; here
+    it is centred, since logits that differ by the same number for all classes are the same
+    classifier.
+
+    A class that has not been seen is left out of everything but ``nc2_*_weights``. When all
+    class means coincide the quotients are infinite; a measure of zero vectors is nan.
+
+    Args:
+        num_features: d.
+        num_classes: K, at least 2.
+        covariance: "full" keeps a (d, d) scatter, which ``nc1`` needs; "trace" costs O(d) a
+            sample instead of O(d²).
+        kwargs: further keyword arguments of :class:`torchmetrics.Metric`.
+
+    Example:
+        >>> from etf_heads.geometry import simplex_etf
+        >>> etf, labels = simplex_etf(3), torch.arange(3).repeat(5)
+        >>> measure = SingleTaskCollapse(num_features=3, num_classes=3)
+        >>> measure.update(4 * etf[labels] + 1, labels)  # collapsed features
+        >>> values = measure.compute(etf)
+        >>> max(values.values()) < 1e-12
+        True
+    """
+
+    elsewhere_sum: Tensor
+
+    def __init__(
+        self,
+        num_features: int,
+        num_classes: int,
+        *,
+        covariance: Covariance = "full",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(num_features, covariance=covariance, **kwargs)
+        self.num_classes = class_count(num_classes, "num_classes")
+        self._tasks = Tasks((self.num_classes,))
+        zero = torch.zeros(num_features, dtype=torch.float64)
+        self.add_state("elsewhere_sum", default=zero, dist_reduce_fx="sum")
+
+    def update(self, features: Tensor, labels: Tensor) -> None:
+        """Take in a batch.
+
+        Args:
+            features: (B, d), any floating dtype, finite.
+            labels: (B,) integers from 0 to K - 1.
+        """
+        check_features(features, self.num_features)
+        self._add_batch(features, check_labels(labels, self._tasks, len(features))[:, 0])
+
+    def update_out_of_distribution(self, features: Tensor) -> None:
+        """Take in (B, d) features of data that belongs to none of the classes, for ``nc5``."""
+        features = check_features(features, self.num_features).detach().to(self.device)
+        total = features.to(torch.float64).sum(0)
+        if not total.isfinite().all():
+            raise ValueError("features have NaN or infinite entries: this batch was not taken in")
+        # Only the direction of their mean is needed: the sum has it.
+        self.elsewhere_sum = self.elsewhere_sum + total
+
+    def compute(
+        self, weight: Weights | None = None, bias: Biases | None = None
+    ) -> dict[str, float]:
+        """The measures by name.
+
+        Args:
+            weight: (K, d) class vectors, or a module that has them as ``weight``; None leaves
+                out the measures that need them.
+            bias: accepted for symmetry with :meth:`decisions`; no measure here depends on it.
+
+        Raises:
+            ValueError: before there is data of two classes, or for a weight of the wrong shape.
+        """
+        del bias
+        vectors = None
+        if weight is not None:
+            (vectors,) = class_vectors(weight, self._tasks, self.num_features, self.device)
+        elsewhere = self.elsewhere_sum if self.elsewhere_sum.any() else None
+        return single_task_collapse(self._statistics(), vectors, out_of_distribution=elsewhere)
+
+    def decisions(
+        self, weight: Weights | None = None, bias: Biases | None = None
+    ) -> NearestCentreDisagreement:
+        """NC4 as a metric of its own, to be updated in a second pass with the centres of now."""
+        return NearestCentreDisagreement(
+            "nc4",
+            self._tasks,
+            (self.class_statistics(),),
+            weight,
+            bias,
+            process_group=self.process_group,
+        )
+
+
+def single_task_collapse(
+    statistics: ClassStatistics,
+    weight: Tensor | None = None,
+    *,
+    out_of_distribution: Tensor | None = None,
+) -> dict[str, float]:
+    """The measures of :class:`SingleTaskCollapse` as a function of statistics.
+
+    Args:
+        statistics: keys are class labels.
+        weight: (K, d) float64 class vectors, row k for label k.
+        out_of_distribution: (d,) mean feature, at any scale, of data from elsewhere.
+
+    Raises:
+        ValueError: if fewer than two classes were seen.
+    """
+    require_two_groups(statistics)
+    means = statistics.centred_means
+    values = variability(statistics, "nc1")
+    values["cdnv"] = class_distance_normalised_variance(statistics)
+    values |= _equiangular_tightness(means, "means")
+    if weight is not None:
+        values |= _equiangular_tightness(frames.centred(weight), "weights")
+        seen = frames.centred(weight[statistics.keys])
+        values["nc3"] = frames.duality_gap(seen, means)
+        values["nc3_product"] = frames.product_deviation(seen, means)
+    if out_of_distribution is not None:
+        direction = frames.unit_rows(out_of_distribution[None])[0]
+        values["nc5"] = float((frames.unit_rows(statistics.means) @ direction).abs().mean())
+    return values
+
+
+def require_two_groups(statistics: ClassStatistics, where: str = "") -> None:
+    """ValueError unless there is variability between groups to speak of."""
+    if len(statistics.keys) < 2:
+        raise ValueError(
+            f"samples of only one class{where} were seen (label {int(statistics.keys[0])}): "
+            f"collapse compares at least two; update with more data first"
+        )
+
+
+def variability(statistics: ClassStatistics, name: str) -> dict[str, float]:
+    """NC1 as a pseudo-inverse, if there is a scatter, and as a ratio of traces."""
+    values = {} if statistics.scatter is None else {name: statistics.variability()}
+    return values | {f"{name}_ratio": _quotient(statistics.within, statistics.between)}
+
+
+def class_distance_normalised_variance(statistics: ClassStatistics) -> float:
+    r"""CDNV, mean over pairs of groups of (σ_k² + σ_j²) / (2 ‖μ_k - μ_j‖²).
+
+    Galanti, György and Hutter, "On the role of neural collapse in transfer learning" (ICLR 2022).
+    """
+    means = statistics.centred_means
+    squares = means.square().sum(1)
+    variances = statistics.traces / statistics.counts
+
+    def ratio(products: Tensor, rows: slice) -> Tensor:
+        distances = (squares[rows, None] + squares - 2 * products).clamp_min_(0)
+        return (variances[rows, None] + variances) / (2 * distances)
+
+    return frames.mean_over_pairs(means, ratio)
+
+
+def _equiangular_tightness(vectors: Tensor, of: str) -> dict[str, float]:
+    return {
+        f"nc2_norms_{of}": frames.norm_variation(vectors),
+        f"nc2_angles_{of}": frames.angle_deviation(vectors),
+        f"nc2_gram_{of}": frames.gram_deviation(vectors),
+    }
+
+
+def _quotient(numerator: float, denominator: float) -> float:
+    if denominator > 0:
+        return numerator / denominator
+    return float("inf") if numerator > 0 else float("nan")

@@ -1,0 +1,122 @@
+"""Checkpoints that are whole or not there, and from which a run goes on exactly.
+
+A checkpoint is a directory: what Accelerate saves of the model, the optimiser, the schedule and the
+random generators, and ``manifest.json``, written last, with everything else and the SHA-256 of each
+file. The directory is filled under another name and moved into place, so that a run killed at any
+moment leaves the checkpoints before it untouched. Our own state is JSON, never something registered
+with Accelerate, which it would unpickle; the rest is loaded with ``weights_only=True``.
+"""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+
+from recipes.storage import read_json, sha256, write_json
+
+FORMAT = 1
+KEEP = 2
+MANIFEST = "manifest.json"
+
+
+@dataclass
+class Progress:
+    """Where a run stands.
+
+    Attributes:
+        epoch: epochs finished.
+        step: optimiser steps taken in the epoch after them.
+        train_seconds: time spent training until here, measuring and saving not included.
+        history: one record an epoch, see :func:`recipes.engine.train`.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    train_seconds: float = 0.0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+def save_checkpoint(accelerator: Accelerator, directory: Path, progress: Progress) -> None:
+    """Write a checkpoint, then delete all but the last two; called by every process.
+
+    Args:
+        accelerator: whose prepared objects are saved.
+        directory: of all checkpoints of the run.
+        progress: where the run stands.
+    """
+    name = f"epoch{progress.epoch:05d}-step{progress.step:07d}"
+    filling, final = directory / f"{name}.partial", directory / name
+    if accelerator.is_main_process:
+        shutil.rmtree(filling, ignore_errors=True)  # left by a run that was killed here
+        filling.mkdir(parents=True)
+    accelerator.wait_for_everyone()
+    accelerator.save_state(str(filling))
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        files = {path.name: sha256(path) for path in sorted(filling.iterdir())}
+        manifest = {
+            "format": FORMAT,
+            "processes": accelerator.num_processes,
+            "progress": asdict(progress),
+            "sha256": files,
+        }
+        write_json(filling / MANIFEST, manifest)
+        if final.exists():  # a corrupt one, that this run did not resume from
+            shutil.rmtree(final)
+        filling.replace(final)
+        for old in _finished(directory)[KEEP:]:
+            shutil.rmtree(old)
+    accelerator.wait_for_everyone()
+
+
+def newest_checkpoint(directory: Path) -> Path | None:
+    """The newest checkpoint that is whole; others are named in warnings."""
+    for checkpoint in _finished(directory):
+        fault = _fault(checkpoint)
+        if fault is None:
+            return checkpoint
+        warnings.warn(f"skipping the checkpoint {checkpoint}: {fault}", stacklevel=2)
+    return None
+
+
+def load_checkpoint(accelerator: Accelerator, checkpoint: Path) -> Progress:
+    """Put everything back as it was saved; called by every process."""
+    manifest = read_json(checkpoint / MANIFEST)
+    if manifest["processes"] != accelerator.num_processes:
+        warnings.warn(
+            f"{checkpoint} was written by {manifest['processes']} processes and is resumed by "
+            f"{accelerator.num_processes}: the run goes on, but not to exactly the same metrics",
+            stacklevel=2,
+        )
+    accelerator.load_state(str(checkpoint))
+    return Progress(**manifest["progress"])
+
+
+def _finished(directory: Path) -> list[Path]:
+    """Checkpoints under their final names, newest first."""
+    return sorted(
+        (path for path in directory.glob("epoch*-step*") if path.suffix != ".partial"),
+        reverse=True,
+    )
+
+
+def _fault(checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint, or None."""
+    try:
+        manifest = read_json(checkpoint / MANIFEST)
+        if manifest["format"] != FORMAT:
+            return f"its format is {manifest['format']}, this version reads {FORMAT}"
+        for name, digest in manifest["sha256"].items():
+            if sha256(checkpoint / name) != digest:
+                return f"{name} is not the file that was written"
+        Progress(**manifest["progress"])
+    except (OSError, ValueError) as error:
+        return str(error)
+    except (KeyError, TypeError, AttributeError) as error:
+        return f"its {MANIFEST} is incomplete ({error!r})"
+    return None

@@ -1,0 +1,200 @@
+"""What a run is made of: one frozen, typed record, its presets, and the command line over them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import tyro
+
+from recipes.backbones import BACKBONES
+from recipes.data import DATASETS
+from recipes.heads import HEADS
+
+if TYPE_CHECKING:
+    BackboneName = DataName = HeadName = str
+else:  # the registries are the only list of names; --help and the parser read them
+    BackboneName = tyro.extras.literal_type_from_choices(BACKBONES)
+    DataName = tyro.extras.literal_type_from_choices(DATASETS)
+    HeadName = tyro.extras.literal_type_from_choices(HEADS)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run does, whichever head it trains.
+
+    Attributes:
+        preset: name of the preset these settings started from.
+        data: the image set, and with it the tasks.
+        backbone: the network that turns images into features.
+        width: channels of the backbone's first convolution; the others follow from it.
+        features: size of the feature vector that the head sees. Tiled heads use all of it when it
+            is a multiple of the number of class vectors.
+        feature_norm: parameter-free normalisation of the features before the head, for every
+            head but "learned".
+        scale: length of the class vectors of fixed heads.
+        epochs: passes over the training images.
+        batch_size: images an optimiser step, over all processes and accumulation steps together:
+            the same run on more processes takes the same steps.
+        lr: highest learning rate of AdamW; it rises over the first tenth of the run and falls to
+            zero along a cosine.
+        weight_decay: of AdamW, on matrices and convolutions (biases and norms have none). Learned
+            class vectors need a strong one to collapse within a short run.
+        gradient_accumulation: parts a batch is computed in, when it does not fit in memory whole.
+        mixed_precision: arithmetic of the forward pass; by default what the launcher says.
+        log_with: trackers that get the history too, such as tensorboard or wandb.
+        checkpoint_every: optimiser steps between checkpoints; 0 writes one at the end of each
+            epoch.
+        resume: go on from the newest whole checkpoint in the output directory, if there is one.
+            The metrics are those of a run that was never interrupted.
+    """
+
+    preset: tyro.conf.Suppress[str]
+    data: DataName
+    backbone: BackboneName = "cnn"
+    width: int = 16
+    features: int = 60
+    feature_norm: Literal["batch", "layer", "unit"] | None = "batch"
+    scale: float = 1.0
+    epochs: int = 12
+    batch_size: int = 250
+    lr: float = 1e-2
+    weight_decay: float = 1.0
+    gradient_accumulation: int = 1
+    mixed_precision: Literal["no", "bf16", "fp16"] | None = None
+    log_with: tuple[str, ...] = ()
+    checkpoint_every: int = 0
+    resume: bool = False
+
+    def __post_init__(self) -> None:
+        _at_least(
+            self,
+            width=1,
+            features=1,
+            epochs=0,
+            batch_size=1,
+            gradient_accumulation=1,
+            checkpoint_every=0,
+        )
+        for name in ("lr", "scale"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}={getattr(self, name)}: must be above 0")
+        if not self.weight_decay >= 0:
+            raise ValueError(f"weight_decay={self.weight_decay}: must not be negative")
+
+
+@dataclass(frozen=True)
+class RunConfig(Settings):
+    """Train one network with one classifier head, measure it every epoch, write down the result.
+
+    Attributes:
+        head: the classifier head. The learned heads are nn.Linear, with or without the
+            normalisation of the features that the fixed heads get.
+        seed: of the weights, the order of the images and their augmentation. The data set is the
+            same for all seeds, so that runs of one seed can be paired.
+        output: directory of the run; by default runs/PRESET/HEAD-seedSEED.
+    """
+
+    head: HeadName = "compound"
+    seed: int = 0
+    output: Path | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _at_least(self, seed=0)
+
+    @property
+    def run_dir(self) -> Path:
+        """Where the run writes everything it writes."""
+        return self.output or Path("runs") / self.preset / f"{self.head}-seed{self.seed}"
+
+    def to_json(self) -> dict[str, Any]:
+        """All settings as JSON values."""
+        values = asdict(self)
+        return values | {
+            "log_with": list(self.log_with),
+            "output": None if self.output is None else str(self.output),
+        }
+
+    def differences(self, saved: dict[str, Any]) -> list[str]:
+        """Settings in which a saved run would have gone another way, as "name: saved -> now"."""
+        mine = self.to_json()
+        return [
+            f"{field.name}: {saved.get(field.name)!r} -> {mine[field.name]!r}"
+            for field in fields(self)
+            if field.name not in _WITHOUT_EFFECT and saved.get(field.name) != mine[field.name]
+        ]
+
+
+@dataclass(frozen=True)
+class CompareConfig(Settings):
+    """Train several heads with several seeds, and write a report that puts them side by side.
+
+    Attributes:
+        heads: what to compare; the first is the baseline of the others.
+        seeds: each head is trained with each of them; intervals need two or more.
+        output: directory of runs and report; by default runs/PRESET.
+    """
+
+    heads: tuple[HeadName, ...] = ("learned", "learned-norm", "compound", "compound-hadamard")
+    seeds: tuple[int, ...] = (0, 1, 2)
+    output: Path | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("heads", "seeds"):
+            values = getattr(self, name)
+            if not values or len(set(values)) < len(values):
+                raise ValueError(f"{name}={values}: at least one is needed, and none twice")
+
+    @property
+    def report_dir(self) -> Path:
+        """Where runs and report are written."""
+        return self.output or Path("runs") / self.preset
+
+    def runs(self) -> list[RunConfig]:
+        """The runs to compare, seed by seed, so that a break leaves whole comparisons."""
+        shared = {f.name: getattr(self, f.name) for f in fields(Settings)}
+        return [
+            RunConfig(**shared, head=head, seed=seed, output=self.report_dir / f"{head}-seed{seed}")
+            for seed in self.seeds
+            for head in self.heads
+        ]
+
+
+def _at_least(settings: Settings, **lowest: int) -> None:
+    for name, least in lowest.items():
+        if getattr(settings, name) < least:
+            raise ValueError(f"{name}={getattr(settings, name)}: at least {least} is needed")
+
+
+_WITHOUT_EFFECT = {"log_with", "output", "checkpoint_every", "resume", "preset"}
+"""Settings that a resumed run may change: its metrics do not depend on them."""
+
+PRESETS: dict[str, tuple[str, RunConfig]] = {
+    "multi-digits": (
+        "Two handwritten digits in one image, a ten-class task each: no download, seconds a run.",
+        RunConfig(preset="multi-digits", data="multi-digits"),
+    ),
+}
+
+
+C = TypeVar("C", bound=Settings)
+
+
+def parse_config(kind: type[C], args: Sequence[str] | None = None) -> C:
+    """The configuration that a command line asks for: ``PRESET --field value ...``.
+
+    Args:
+        kind: RunConfig, or CompareConfig.
+        args: the arguments; by default those of this process.
+    """
+    shared = [f.name for f in fields(Settings)]
+    presets = {
+        name: (text, kind(**{field: getattr(run, field) for field in shared}))
+        for name, (text, run) in PRESETS.items()
+    }
+    description = (kind.__doc__ or "").partition("\n")[0]
+    return tyro.extras.overridable_config_cli(presets, description=description, args=args)

@@ -1,0 +1,204 @@
+"""The training loop: one configuration in, one result out, on whatever hardware there is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from accelerate import Accelerator
+from accelerate.utils import set_seed, tqdm
+from torch import nn
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
+
+from recipes.augment import batch_generator, random_shift
+from recipes.checkpoint import Progress, load_checkpoint, newest_checkpoint, save_checkpoint
+from recipes.config import RunConfig
+from recipes.data import DATASETS, train_loader
+from recipes.launch import (
+    Stopwatch,
+    loader_batch,
+    make_accelerator,
+    on_main,
+    share_buffers,
+    tracker_scalars,
+)
+from recipes.measure import measure, multitask_loss
+from recipes.network import Network
+from recipes.provenance import provenance
+from recipes.result import RunResult, class_cosines, counts, open_run_directory, write_weights
+
+OnEpoch = Callable[[dict[str, Any]], None]
+
+
+def train(config: RunConfig, on_epoch: OnEpoch | None = None) -> RunResult:
+    """Train one network, measure it every epoch, and write ``result.json`` and its weights.
+
+    Every process of a launch calls this. Several runs may follow one another in a process.
+
+    Args:
+        config: the settings.
+        on_epoch: called on the main process with each new record of the history:
+            ``epoch`` (0 is before training), ``train_seconds`` (cumulative, without measuring and
+            saving), ``train`` and ``test`` (``samples``, ``loss``, ``accuracy`` by task) and
+            ``collapse`` (measures by name).
+
+    Returns:
+        The result; the one on disk, if the run was finished already and is resumed.
+
+    Raises:
+        FileExistsError: if the output directory is taken and ``config.resume`` is not set.
+        ValueError: if the settings do not fit together, the machine, or the run to resume.
+    """
+    accelerator = make_accelerator(config)
+    run = _Run(config, accelerator)  # what does not fit together fails before anything is written
+    finished = on_main(accelerator, lambda: open_run_directory(config))
+    if finished is not None:
+        return finished
+
+    run.resume()
+    accelerator.init_trackers("etf_heads", config=tracker_scalars(config.to_json()))
+    with run.progress_bar() as bar:
+
+        def record() -> None:
+            row = run.measure()
+            accelerator.log(tracker_scalars(row), step=row["epoch"])
+            bar.set_postfix({task: f"{a:.2%}" for task, a in row["test"]["accuracy"].items()})
+            if on_epoch is not None and accelerator.is_main_process:
+                on_epoch(row)
+
+        if not run.progress.history:
+            record()
+        while run.progress.epoch < config.epochs:
+            run.train_epoch(bar)
+            record()
+            run.save()
+
+    result = on_main(accelerator, run.write_result)
+    for tracker in accelerator.trackers:  # end_training() would end the process group as well
+        tracker.finish()
+    accelerator.free_memory()
+    return result
+
+
+class _Run:
+    """Everything a run consists of, and where it stands."""
+
+    def __init__(self, config: RunConfig, accelerator: Accelerator) -> None:
+        self.config, self.accelerator = config, accelerator
+        self.checkpoints = config.run_dir / "checkpoints"
+        self.progress = Progress()
+
+        set_seed(config.seed)
+        self.data = DATASETS[config.data]().to(accelerator.device)
+        self.network = Network(config, self.data)
+        loader = train_loader(
+            self.data.train, loader_batch(config, accelerator, len(self.data.train))
+        )
+        self.parts = accelerator.gradient_accumulation_steps
+        self.steps_per_epoch = math.ceil(len(loader) / self.parts)
+        optimizer = AdamW(_groups(self.network, config.weight_decay), lr=config.lr, fused=True)
+        schedule = LambdaLR(optimizer, _warm_up_then_cosine(config.epochs * self.steps_per_epoch))
+        self.model, self.optimizer, self.loader, self.schedule = accelerator.prepare(
+            self.network, optimizer, loader, schedule
+        )
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps taken so far."""
+        return self.progress.epoch * self.steps_per_epoch + self.progress.step
+
+    def resume(self) -> None:
+        """Go back to the newest whole checkpoint, if there is one."""
+        newest = on_main(self.accelerator, lambda: newest_checkpoint(self.checkpoints))
+        if newest is not None:
+            self.progress = load_checkpoint(self.accelerator, newest)
+
+    def train_epoch(self, bar: tqdm) -> None:
+        """Train to the end of the epoch, from wherever in it the run stands."""
+        config, accelerator, progress = self.config, self.accelerator, self.progress
+        epoch, first = progress.epoch, progress.step * self.parts
+        clock = Stopwatch(accelerator.device)
+        self.loader.set_epoch(epoch)
+        batches = accelerator.skip_first_batches(self.loader, first) if first else self.loader
+        for batch, (stored, labels) in enumerate(batches, start=first):
+            generator = batch_generator(
+                stored.device, config.seed, epoch, batch, accelerator.process_index
+            )
+            images = random_shift(stored, self.data.shift, generator)
+            with accelerator.accumulate(self.model):
+                accelerator.backward(multitask_loss(self.model(images), labels))
+                self.optimizer.step()
+                self.schedule.step()
+                self.optimizer.zero_grad()
+            if accelerator.sync_gradients:
+                progress.step += 1
+                bar.update()
+                if config.checkpoint_every and self.steps % config.checkpoint_every == 0:
+                    progress.train_seconds += clock.lap()
+                    self.save()
+                    clock.lap()
+        progress.train_seconds += clock.lap()
+        progress.epoch, progress.step = epoch + 1, 0
+
+    def measure(self) -> dict[str, Any]:
+        """Add a record to the history, and return it."""
+        share_buffers(self.network)
+        row = {"epoch": self.progress.epoch, "train_seconds": self.progress.train_seconds}
+        row |= measure(self.accelerator, self.network, self.data)
+        self.progress.history.append(row)
+        return row
+
+    def save(self) -> None:
+        """Write a checkpoint."""
+        save_checkpoint(self.accelerator, self.checkpoints, self.progress)
+
+    def progress_bar(self) -> tqdm:
+        """A bar of optimiser steps, shown on the main process."""
+        return tqdm(
+            total=self.config.epochs * self.steps_per_epoch,
+            initial=self.steps,
+            desc=f"{self.config.head}, seed {self.config.seed}",
+            mininterval=0.5,
+        )
+
+    def write_result(self) -> RunResult:
+        """Write the weights, then ``result.json``, which says that the run is complete."""
+        weights = write_weights(self.network, self.config.run_dir)
+        machine = {
+            "processes": self.accelerator.num_processes,
+            "mixed_precision": self.accelerator.mixed_precision,
+        }
+        result = RunResult(
+            config=self.config.to_json(),
+            history=self.progress.history,
+            tasks=self.data.tasks,
+            gram=class_cosines(self.network.head.weight, self.data.tasks),
+            counts=counts(self.network, self.optimizer, weights),
+            provenance=provenance(self.accelerator.device) | machine,
+        )
+        result.write(self.config.run_dir)
+        return result
+
+
+def _groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Parameter groups: matrices and convolutions decay, biases and norms do not."""
+    matrices = [p for p in network.parameters() if p.ndim > 1]
+    others = [p for p in network.parameters() if p.ndim <= 1]
+    return [
+        {"params": matrices, "weight_decay": weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+
+
+def _warm_up_then_cosine(steps: int) -> Callable[[int], float]:
+    """Learning rate at each step, as a share of the highest."""
+    warm_up = max(1, steps // 10)
+
+    def share(step: int) -> float:
+        if step < warm_up:
+            return (step + 1) / warm_up
+        return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
+
+    return share

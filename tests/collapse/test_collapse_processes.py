@@ -1,0 +1,77 @@
+"""Real gloo processes: uneven batches, and one that has no data at all."""
+
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from torch import distributed as dist
+from torch.multiprocessing import get_context, start_processes
+
+from etf_heads.collapse import MultiTaskCollapse, SingleTaskCollapse
+
+TASKS = {"left": 4, "right": 3}
+
+
+def sample():
+    generator = torch.Generator().manual_seed(1)
+    labels = torch.stack([torch.randint(k, (200,), generator=generator) for k in TASKS.values()], 1)
+    features = torch.randn(200, 6, generator=generator, dtype=torch.float64)
+    features += (
+        2
+        * torch.randn(12, 6, generator=generator, dtype=torch.float64)[
+            labels[:, 0] * 3 + labels[:, 1]
+        ]
+    )
+    weight = torch.randn(7, 6, generator=generator, dtype=torch.float64)
+    return features, labels, weight
+
+
+# Uneven batches; of three processes, the second has no data.
+SHARES = {
+    1: [[0, 200]],
+    2: [[0, 37, 150], [150, 200]],
+    3: [[0, 90], [], [90, 97, 200]],
+}
+
+
+def measured(bounds, group=None):
+    """All that one process does with its part of the data."""
+    features, labels, weight = sample()
+    parts = [slice(a, b) for a, b in pairwise(bounds)]
+    multi = MultiTaskCollapse(6, TASKS, process_group=group)
+    single = SingleTaskCollapse(6, 4, process_group=group)
+    for part in parts:
+        multi.update(features[part], labels[part])
+        single.update(features[part], labels[part, 0])
+    decisions = multi.decisions(weight)
+    for part in parts:
+        decisions.update(features[part], labels[part])
+    first = multi.compute(weight)
+    assert first == multi.compute(weight)  # gathering leaves a process's own states alone
+    return first | single.compute(weight[:4]) | decisions.compute()
+
+
+def work(rank, folder):
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=3)
+    pair = dist.new_group([0, 1])
+    values = {"3": measured(SHARES[3][rank])}
+    if rank < 2:
+        values["2"] = measured(SHARES[2][rank], pair)
+    (Path(folder) / f"{rank}.json").write_text(json.dumps(values))
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def test_two_and_three_processes_measure_the_same_as_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    # A server imports torch once and forks, before it has threads: this saves most of the time.
+    get_context("forkserver").set_forkserver_preload(["torch", "torchmetrics"])
+    start_processes(work, args=(str(tmp_path),), nprocs=3, start_method="forkserver")
+    results = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(3)]
+    alone = measured(SHARES[1][0])
+    for world in (2, 3):
+        values = [result[str(world)] for result in results[:world]]
+        assert all(value == values[0] for value in values)
+        assert values[0] == pytest.approx(alone, rel=1e-9, abs=1e-13)

@@ -1,0 +1,214 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from collapse_reference import disagreement, single_task
+
+from etf_heads.collapse import SingleTaskCollapse, class_distance_normalised_variance
+from etf_heads.geometry import simplex_etf
+
+
+def case(name):
+    """features (N, d), labels (N,), weight (K, d)."""
+    generator = torch.Generator().manual_seed(3)
+
+    def randn(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    classes, dim = (9, 4) if name == "more classes than features" else (5, 8)
+    labels = torch.arange(classes).repeat_interleave(20)
+    if name == "imbalanced":
+        counts = torch.tensor([50, 20, 5, 2, 1])
+        labels = torch.arange(classes).repeat_interleave(counts)
+    if name == "an absent class":
+        labels = labels[labels != 2]
+    features = randn(len(labels), dim)
+    if name != "random":
+        features += 2 * randn(classes, dim)[labels]
+    return features, labels, randn(classes, dim) + 0.7  # class vectors not centred
+
+
+CASES = ["random", "imbalanced", "an absent class", "more classes than features", "separated"]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_agrees_with_the_reference(name):
+    features, labels, weight = case(name)
+    measure = SingleTaskCollapse(features.shape[1], len(weight))
+    for f, y in zip(features.split(13), labels.split(13), strict=True):
+        measure.update(f, y)
+    expected = single_task(features.numpy(), labels.tolist(), weight.numpy())
+    assert measure.compute(weight) == pytest.approx(expected, rel=1e-6)
+    without = {key for key in expected if "weights" not in key and "nc3" not in key}
+    assert set(measure.compute()) == without
+
+
+@pytest.mark.parametrize("classes", [2, 3, 10])
+@pytest.mark.parametrize("spare", [-1, 6])
+def test_zero_under_full_collapse(classes, spare):
+    etf = simplex_etf(classes, classes + spare)
+    labels = torch.arange(classes).repeat(7)
+    measure = SingleTaskCollapse(etf.shape[1], classes)
+    measure.update(3 * etf[labels] + 5, labels)
+    measure.update_out_of_distribution(torch.zeros(4, etf.shape[1]).double())
+    values = measure.compute(0.2 * etf + 1)  # the same classifier: class vectors shifted alike
+    assert len(values) == 11
+    assert max(values.values()) < 1e-12
+
+
+def test_angles_of_orthogonal_classes_are_known():
+    labels = torch.arange(4)
+    measure = SingleTaskCollapse(4, 4)
+    measure.update(torch.eye(4).repeat(2, 1), labels.repeat(2))
+    values = measure.compute(torch.eye(4)[[1, 0, 2, 3]])
+    # Centred unit vectors are a simplex ETF; with two of four swapped, half of WMᵀ moves.
+    assert values["nc2_angles_means"] == pytest.approx(0, abs=1e-12)
+    assert values["nc3"] == pytest.approx(2 * 4 / 6)
+
+
+def test_out_of_distribution_means():
+    features, labels, _ = case("separated")
+    elsewhere = torch.randn(30, 8, generator=torch.Generator().manual_seed(0)).double()
+    measure = SingleTaskCollapse(8, 5)
+    measure.update(features, labels)
+    assert "nc5" not in measure.compute()
+    for part in elsewhere.split(7):
+        measure.update_out_of_distribution(part)
+    means = np.stack([features[labels == k].mean(0) for k in range(5)])
+    other = elsewhere.mean(0).numpy()
+    cosines = means @ other / np.linalg.norm(means, axis=1) / np.linalg.norm(other)
+    assert measure.compute()["nc5"] == pytest.approx(abs(cosines).mean(), rel=1e-9)
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        measure.update_out_of_distribution(torch.full((1, 8), math.nan))
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_decisions_agree_with_the_reference(name, with_bias):
+    features, labels, weight = case(name)
+    bias = torch.linspace(-2, 2, len(weight)).double() if with_bias else None
+    measure = SingleTaskCollapse(features.shape[1], len(weight), covariance="trace")
+    measure.update(features, labels)
+    decisions = measure.decisions(weight, bias)
+    for f, y in zip(features.split(13), labels.split(13), strict=True):
+        decisions.update(f, y)
+    offset = bias if with_bias else torch.zeros(len(weight))
+    expected = disagreement(features.numpy(), labels.tolist(), weight.numpy(), offset.numpy())
+    values = decisions.compute()
+    assert values["nc4"] == expected
+    logits = features @ weight.T + offset
+    hits = (logits.argmax(1) == labels).double().mean()
+    assert values["classifier_accuracy"] == pytest.approx(float(hits))
+    assert set(measure.decisions()._defaults) == {"samples", "disagreements", "centre_hits"}
+
+
+def test_decisions_take_weight_and_bias_of_a_module():
+    features, labels, _ = case("separated")
+    head = torch.nn.Linear(8, 5)
+    measure = SingleTaskCollapse(8, 5)
+    measure.update(features, labels)
+    decisions = measure.decisions(head)
+    decisions.update(features.float(), labels)
+    weight, bias = (p.detach().double().numpy() for p in (head.weight, head.bias))
+    assert decisions.compute()["nc4"] == disagreement(
+        features.float().numpy(), labels.tolist(), weight, bias
+    )
+    assert measure.compute(head) == measure.compute(head.weight)
+    with (
+        pytest.warns(UserWarning, match="before the ``update``"),
+        pytest.raises(ValueError, match="seen no data"),
+    ):
+        measure.decisions(head).compute()
+
+
+def test_cdnv_of_two_points_by_hand():
+    measure = SingleTaskCollapse(1, 2)
+    measure.update(torch.tensor([[0.0], [2.0], [5.0], [9.0]]), torch.tensor([0, 0, 1, 1]))
+    # Variances 1 and 4, means 1 and 7.
+    statistics = measure.class_statistics()
+    assert class_distance_normalised_variance(statistics) == pytest.approx(5 / 72)
+
+
+def test_blocks_of_pairs_do_not_change_the_measures(monkeypatch):
+    features, labels, weight = case("more classes than features")
+    measure = SingleTaskCollapse(4, 9)
+    measure.update(features, labels)
+    whole = measure.compute(weight)
+    monkeypatch.setattr("etf_heads.collapse._frames._CHUNK", 20)  # two rows at a time
+    assert measure.compute(weight) == pytest.approx(whole, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("features", "labels", "message"),
+    [
+        (torch.zeros(4, 3), torch.tensor([0, 1, 2, 5]), "from 0 to 5, possible are 0 to 4"),
+        (torch.zeros(4, 3), torch.tensor([0, 1, -1, 2]), "labels run from -1 to 2"),
+        (torch.zeros(4, 3), torch.zeros(3, dtype=torch.long), r"shape \(3,\), needed is \(4,\)"),
+        (torch.zeros(4, 3), torch.zeros(4), "tensor of integers, got torch.float32"),
+        (torch.zeros(4, 3), [0, 1, 2, 3], "4 entries for 1 tasks"),
+        (torch.zeros(4, 2), torch.zeros(4).long(), r"\(4, 2\), needed is \(batch, 3\)"),
+        (torch.zeros(4, 3, 1), torch.zeros(4).long(), "reshape or pool"),
+        (torch.zeros(4, 3).long(), torch.zeros(4).long(), "floating dtype, got torch.int64"),
+    ],
+)  # fmt: skip
+def test_bad_batches_are_refused_whole(features, labels, message):
+    measure = SingleTaskCollapse(3, 5)
+    with pytest.raises(ValueError, match=message):
+        measure.update(features, labels)
+    with pytest.raises(ValueError, match="seen no data"):
+        measure.class_statistics()
+
+
+def test_too_little_data_is_an_error():
+    measure = SingleTaskCollapse(2, 3)
+    with (
+        pytest.warns(UserWarning, match="before the ``update``"),
+        pytest.raises(ValueError, match="SingleTaskCollapse has seen no data: call update first"),
+    ):
+        measure.compute()
+    measure.update(torch.randn(4, 2), torch.full((4,), 1))
+    with pytest.raises(ValueError, match=r"only one class were seen \(label 1\)"):
+        measure.compute()
+
+
+@pytest.mark.parametrize(
+    ("weight", "message"),
+    [
+        (torch.zeros(4, 2), r"weight has shape \(4, 2\), needed is \(3, 2\)"),
+        (torch.full((3, 2), math.nan), "weight has NaN"),
+        ("fc", "weight must be a tensor, a module"),
+        (torch.nn.ReLU(), "weight must be a tensor, a module"),
+        (torch.zeros(3, 2, dtype=torch.long), "floating tensor"),
+    ],
+)
+def test_bad_weights(weight, message):
+    measure = SingleTaskCollapse(2, 3)
+    measure.update(torch.randn(6, 2), torch.arange(3).repeat(2))
+    with pytest.raises(ValueError, match=message):
+        measure.compute(weight)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_features": 0, "num_classes": 3}, "num_features must be a positive integer"),
+        ({"num_features": 2, "num_classes": 1}, "num_classes=1: a task needs at least 2"),
+        (
+            {"num_features": 2, "num_classes": 3, "covariance": "diagonal"},
+            "covariance='diagonal' is unknown",
+        ),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        SingleTaskCollapse(**arguments)
+
+
+def test_a_zero_head_has_no_geometry():
+    features, labels, _ = case("separated")
+    measure = SingleTaskCollapse(8, 5)
+    measure.update(features, labels)
+    values = measure.compute(torch.zeros(5, 8))
+    assert all(math.isnan(values[key]) for key in values if "weights" in key or "nc3" in key)
+    assert values["nc1"] > 0

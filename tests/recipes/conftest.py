@@ -1,0 +1,16 @@
+import os
+
+# Before torch is imported by the processes that these tests start; here it is set below.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Sums in one order, and no fight over cores with the processes that tests start."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -1,0 +1,113 @@
+"""Runs in processes of their own, which can be killed at a chosen moment.
+
+The processes are forked from a server that has imported everything, so that one starts in no time.
+"""
+
+import multiprocessing
+import os
+import signal
+import socket
+from dataclasses import replace
+from itertools import count
+
+import torch
+from torch import nn
+
+import recipes.checkpoint
+import recipes.engine
+import recipes.result
+from recipes.backbones import BACKBONES
+from recipes.config import PRESETS
+from recipes.engine import train
+
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["recipes.engine", "sklearn.datasets"])
+
+TINY = replace(
+    PRESETS["multi-digits"][1], width=4, features=20, batch_size=500, epochs=2, checkpoint_every=7
+)
+"""20 steps an epoch, checkpoints in mid-epoch."""
+
+
+def cnn_with_dropout(image_shape, features, width):
+    """Its masks come from the global generator, whose state a resume has to bring back."""
+    return nn.Sequential(BACKBONES["cnn"](image_shape, features, width), nn.Dropout(0.2))
+
+
+BACKBONES["cnn-dropout"] = cnn_with_dropout
+
+
+def start(config, moment=None, rank=0, processes=1, port=0):
+    """Train in a new process, which dies at the named moment."""
+    environment = {"ACCELERATE_USE_CPU": "true"}
+    if processes > 1:
+        environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        environment |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
+    process = SERVER.Process(target=_work, args=(config, moment, environment))
+    process.start()
+    return process
+
+
+def run(config, moment=None, processes=1):
+    """Train to the end, or to the named moment; returns the exit codes of the processes."""
+    port = _free_port() if processes > 1 else 0
+    group = [start(config, moment, rank, processes, port) for rank in range(processes)]
+    for process in group:
+        process.join(timeout=120)
+        if moment is not None:  # what waits for a dead process dies too, as under a launcher
+            for other in group:
+                other.kill()
+    for process in group:
+        process.join()
+    return [process.exitcode for process in group]
+
+
+def _free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def _work(config, moment, environment):
+    os.environ.update(environment)
+    torch.set_num_threads(1)
+    if moment is not None:
+        MOMENTS[moment]()
+    train(config)
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def _die(*_, **__):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _on_call(module, name, number, *, before=True):
+    """Die before or after the given call of a function."""
+    function, calls = getattr(module, name), count(1)
+
+    def wrapper(*args, **kwargs):
+        last = next(calls) == number
+        if last and before:
+            _die()
+        value = function(*args, **kwargs)
+        if last:
+            _die()
+        return value
+
+    setattr(module, name, wrapper)
+
+
+MOMENTS = {
+    "before the first record": lambda: _on_call(recipes.engine, "measure", 1),
+    "before the first checkpoint": lambda: _on_call(recipes.engine, "random_shift", 4),
+    "in mid-epoch": lambda: _on_call(recipes.engine, "random_shift", 10),
+    "writing a checkpoint": lambda: _on_call(recipes.checkpoint, "sha256", 2),
+    "before a checkpoint is moved": lambda: _on_call(
+        recipes.checkpoint, "write_json", 1, before=False
+    ),
+    "measuring an epoch": lambda: _on_call(recipes.engine, "measure", 1),
+    "in the second epoch": lambda: _on_call(recipes.engine, "random_shift", 16),
+    "writing the weights": lambda: _on_call(recipes.result, "save_model", 1, before=False),
+    "writing the result": lambda: _on_call(recipes.result, "write_json", 1),
+}

@@ -1,0 +1,126 @@
+import shutil
+from dataclasses import replace
+
+import pytest
+
+pytest.importorskip("accelerate")
+
+from recipe_runs import MOMENTS, TINY, run, start
+
+from recipes.checkpoint import newest_checkpoint
+from recipes.engine import train
+from recipes.result import RunResult
+
+pytestmark = pytest.mark.recipes
+KILLED = -9
+
+
+def metrics(run_dir):
+    """All that a run measured, without the clock."""
+    history = RunResult.read(run_dir).history
+    return [{k: v for k, v in row.items() if k != "train_seconds"} for row in history]
+
+
+def weights(run_dir):
+    return (run_dir / "model.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """A run that was never killed."""
+    config = replace(TINY, backbone="cnn-dropout", output=tmp_path_factory.mktemp("straight"))
+    assert run(config) == [0]
+    return config
+
+
+def test_killed_at_every_kind_of_moment_ends_with_the_same_metrics(straight, tmp_path):
+    config = replace(straight, output=tmp_path / "killed", resume=True)
+    for moment in MOMENTS:
+        assert run(config, moment) == [KILLED], moment
+        assert not (config.run_dir / "result.json").exists(), moment
+    assert run(config) == [0]
+    assert metrics(config.run_dir) == metrics(straight.run_dir)
+    assert weights(config.run_dir) == weights(straight.run_dir)
+
+
+def test_two_processes_killed_in_mid_epoch_end_with_the_same_metrics(straight, tmp_path):
+    whole = replace(straight, epochs=1, output=tmp_path / "whole")
+    killed = replace(whole, output=tmp_path / "killed", resume=True)
+    assert run(whole, processes=2) == [0, 0]
+    assert run(killed, "in mid-epoch", processes=2) == [KILLED, KILLED]
+    assert run(killed, processes=2) == [0, 0]
+    assert RunResult.read(killed.run_dir).provenance["processes"] == 2
+    assert metrics(killed.run_dir) == metrics(whole.run_dir)
+    assert weights(killed.run_dir) == weights(whole.run_dir)
+
+
+def test_corrupt_and_incomplete_checkpoints_are_skipped_by_name(straight, tmp_path):
+    run_dir = tmp_path / "run"
+    shutil.copytree(straight.run_dir, run_dir)
+    (run_dir / "result.json").unlink()
+    older, newest = sorted((run_dir / "checkpoints").iterdir())
+    assert newest_checkpoint(run_dir / "checkpoints") == newest
+
+    optimizer = newest / "optimizer.bin"
+    content = bytearray(optimizer.read_bytes())
+    content[len(content) // 2] ^= 1
+    optimizer.write_bytes(content)
+    with pytest.warns(UserWarning, match=f"{newest.name}: optimizer.bin is not the file"):
+        assert newest_checkpoint(run_dir / "checkpoints") == older
+
+    assert run(replace(straight, output=run_dir, resume=True)) == [0]  # goes on from the older one
+    assert metrics(run_dir) == metrics(straight.run_dir)
+    assert newest_checkpoint(run_dir / "checkpoints") == newest  # written anew
+
+    for checkpoint, manifest in ((older, '{"format": 1}'), (newest, "{")):
+        (checkpoint / "manifest.json").write_text(manifest)
+    with pytest.warns(UserWarning, match="skipping the checkpoint") as warned:
+        assert newest_checkpoint(run_dir / "checkpoints") is None
+    assert "not valid JSON" in str(warned[0].message)
+    assert "incomplete" in str(warned[1].message)
+
+
+def test_a_checkpoint_holds_nothing_to_unpickle_but_what_accelerate_loads_safely(straight):
+    checkpoint = newest_checkpoint(straight.run_dir / "checkpoints")
+    assert {path.name for path in checkpoint.iterdir()} == {
+        "manifest.json",
+        "model.safetensors",
+        "optimizer.bin",
+        "random_states_0.pkl",
+        "scheduler.bin",
+    }
+
+
+def test_only_two_checkpoints_are_kept(straight):
+    assert len(list((straight.run_dir / "checkpoints").iterdir())) == 2
+
+
+def test_a_finished_run_is_not_run_again(straight):
+    rows = []
+    result = train(replace(straight, resume=True), on_epoch=rows.append)
+    assert result == RunResult.read(straight.run_dir)
+    assert rows == []
+
+
+def test_a_run_is_never_overwritten_unasked(straight, tmp_path):
+    with pytest.raises(FileExistsError, match="already holds a run: go on with it with --resume"):
+        train(straight)
+    with pytest.raises(ValueError, match=r"other settings \(lr: 0.01 -> 0.5\)"):
+        train(replace(straight, lr=0.5, resume=True))
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(FileExistsError, match="holds no run: give another --output"):
+        train(replace(straight, output=tmp_path, resume=True))
+    with pytest.raises(FileExistsError, match="is a file"):
+        train(replace(straight, output=tmp_path / "thesis.tex"))
+
+
+def test_killed_at_any_time_ends_with_the_same_metrics(straight, tmp_path):
+    config = replace(straight, output=tmp_path / "killed", resume=True)
+    for seconds in (0.2, 0.5, 0.8, 1.1, 1.4):
+        process = start(config)
+        process.join(seconds)
+        process.kill()
+        process.join()
+    assert run(config) == [0]
+    assert metrics(config.run_dir) == metrics(straight.run_dir)
+    assert weights(config.run_dir) == weights(straight.run_dir)

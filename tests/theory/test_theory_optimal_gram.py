@@ -1,0 +1,294 @@
+"""The convex solver against brute force, the closed forms, and itself with labels renamed."""
+
+import itertools
+import math
+import resource
+import time
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import minimize
+from scipy.special import log_softmax
+
+from etf_heads.theory import (
+    JointCounts,
+    UnconstrainedFeatureModel,
+    balanced_optimum,
+    binary_cosine,
+    logit_gap,
+    minority_collapse_ratio,
+    optimal_gram,
+)
+
+
+def brute_force(counts, lambda_w, lambda_h, task_weights, seed):
+    """The model as the paper writes it, W and H as they are, by L-BFGS with NumPy gradients.
+
+    Returns the objective and the class vectors' Gram matrix.
+    """
+    sizes = counts.shape
+    labels = np.argwhere(counts > 0)
+    n = counts[tuple(labels.T)]
+    dim, total, groups = sum(sizes), sum(sizes), len(labels)
+    bounds = np.concatenate([[0], np.cumsum(sizes)])
+    c = np.repeat(task_weights, sizes)
+    targets = np.zeros((groups, total))
+    for t, start in enumerate(bounds[:-1]):
+        targets[np.arange(groups), start + labels[:, t]] = 1
+    # Any rescaling of W and H is allowed in the search; this one balances their curvature.
+    unit = (lambda_h * n.sum() / lambda_w) ** 0.25
+
+    def objective(x):
+        W = x[: total * dim].reshape(total, dim) * unit
+        H = x[total * dim :].reshape(groups, dim) / unit
+        Z = H @ W.T
+        logp = np.concatenate(
+            [log_softmax(Z[:, a:b], axis=1) for a, b in itertools.pairwise(bounds)],
+            axis=1,
+        )
+        share = (n / n.sum())[:, None]
+        value = -(share * c * targets * logp).sum()
+        value += lambda_h * (n[:, None] * H**2).sum() + lambda_w * (c[:, None] * W**2).sum()
+        dZ = share * c * (np.exp(logp) - targets)
+        dW = dZ.T @ H + 2 * lambda_w * c[:, None] * W
+        dH = dZ @ W + 2 * lambda_h * n[:, None] * H
+        return value, np.concatenate([(dW * unit).ravel(), (dH / unit).ravel()])
+
+    start = np.random.default_rng(seed).normal(size=(total + groups) * dim) * 0.5
+    options = {"maxiter": 20000, "maxfun": 40000, "maxcor": 30, "ftol": 0, "gtol": 1e-11}
+    found = minimize(objective, start, jac=True, method="L-BFGS-B", options=options)
+    W = found.x[: total * dim].reshape(total, dim) * unit
+    return found.fun, W @ W.T
+
+
+def random_problem(seed):
+    """1 to 4 tasks of 2 to 10 classes (fewer when there are many tasks), a fifth of counts zero."""
+    rng = np.random.default_rng(seed)
+    num_tasks = seed % 4 + 1
+    sizes = tuple(rng.integers(2, {1: 11, 2: 11, 3: 5, 4: 4}[num_tasks], size=num_tasks))
+    counts = rng.integers(1, 60, size=sizes) * (rng.random(sizes) > 0.2 * (num_tasks > 1))
+    while not all(
+        np.moveaxis(counts, t, 0).reshape(sizes[t], -1).any(1).all() for t in range(num_tasks)
+    ):
+        counts = rng.integers(1, 60, size=sizes)
+    task_weights = rng.choice([0.5, 1.0, 2.0], size=num_tasks)
+    strength = 10 ** rng.uniform(-2.0, -0.3)  # 2 sqrt(λ_W λ_H N), decides the geometry
+    ratio = 10 ** rng.uniform(-2, 2)
+    product = strength / (2 * math.sqrt(counts.sum()))
+    return counts.astype(float), product * ratio, product / ratio, task_weights
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_equals_brute_force(seed):
+    counts, lambda_w, lambda_h, weights = random_problem(seed)
+    best = optimal_gram(torch.tensor(counts), lambda_w, lambda_h, torch.tensor(weights))
+    assert best.duality_gap <= 1e-9
+    values, grams = zip(
+        *(brute_force(counts, lambda_w, lambda_h, weights, start) for start in range(3)),
+        strict=True,
+    )
+    reached = int(np.argmin(values))
+    assert best.objective == pytest.approx(values[reached], rel=1e-9)
+    size = np.abs(grams[reached]).max()
+    assert np.abs(best.gram.numpy() - grams[reached]).max() <= 1e-6 * max(size, 1e-3)
+
+
+def test_zero_counts_occur_among_the_random_problems():
+    assert sum((random_problem(seed)[0] == 0).any() for seed in range(24)) >= 10
+
+
+@pytest.mark.parametrize(
+    ("sizes", "weights"),
+    [((2,), [1.0]), ((10,), [0.3]), ((4, 7), [1.0, 2.5]), ((2, 3, 5), [1.0, 0.2, 3.0])],
+)
+@pytest.mark.parametrize("product", [1e-8, 1e-5, 2e-3])
+def test_equals_balanced_closed_form(sizes, weights, product):
+    lambda_w, lambda_h = math.sqrt(product) * 3, math.sqrt(product) / 3
+    counts = torch.full(sizes, 2.0)
+    exact = balanced_optimum(sizes, lambda_w, lambda_h, counts.sum().item(), task_weights=weights)
+    best = optimal_gram(counts, lambda_w, lambda_h, weights, tolerance=1e-12)
+    assert best.objective == pytest.approx(exact.objective, rel=1e-11)
+    torch.testing.assert_close(best.gram, exact.gram, rtol=1e-7, atol=1e-9)
+    logits = exact.features(best.counts.labels) @ exact.class_vectors.T
+    torch.testing.assert_close(best.logits, logits, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("p", [0.05, 0.3, 0.5, 0.6, 0.9, 0.99, 0.9999])
+@pytest.mark.parametrize("strength", [2e-5, 2e-3, 0.05])
+def test_equals_correlated_binary_closed_form(p, strength):
+    n, lambda_w = 400, 5e-3
+    lambda_h = strength / (lambda_w * n)
+    counts = n / 2 * torch.tensor([[p, 1 - p], [1 - p, p]], dtype=torch.float64)
+    best = optimal_gram(counts, lambda_w, lambda_h, tolerance=1e-12)
+    cosine = best.cosines()[0, 2].item()
+    assert cosine == pytest.approx(binary_cosine(p, lambda_w, lambda_h, n), abs=1e-6)
+
+
+def test_two_tasks_with_the_same_labels_share_their_class_vectors():
+    """Then both are one task of twice the weight, and λ_W λ_H counts half."""
+    best = optimal_gram(torch.eye(7) * 10, 1e-3, 1e-3, tolerance=1e-12)
+    torch.testing.assert_close(best.gram[:7, :7], best.gram[:7, 7:])
+    assert best.rank == 6
+    gap = best.logits[0, 0] - best.logits[0, 1]
+    assert gap.item() == pytest.approx(logit_gap(7, 1e-3, 0.5e-3, 70), rel=1e-9)
+
+
+HARD = {
+    "long tail": torch.logspace(0, 8, 10),
+    "long tails": torch.logspace(0, 6, 10)[:, None] * torch.logspace(0, 6, 10),
+    "two classes, one rare": torch.tensor([1.0, 1e6]),
+    "labels that determine each other": torch.eye(10)[:, :, None] * torch.eye(10)[:, None, :],
+    "at the edge of the zero head": torch.ones(6),  # for the strength 1/sqrt(6)
+    "ten tasks": torch.rand((2,) * 10, generator=torch.Generator().manual_seed(0)) ** 6,
+}
+
+
+@pytest.mark.parametrize("strength", [0.5, 6**-0.5 * (1 - 1e-6), 6**-0.5, 0.1, 1e-2, 1e-4, 1e-6])
+@pytest.mark.parametrize("counts", HARD.values(), ids=HARD)
+def test_hard_problems_are_certified(counts, strength):
+    product = strength / 2 / math.sqrt(counts.double().sum())
+    best = optimal_gram(counts, product, product)
+    assert best.duality_gap <= 1e-9
+    assert best.iterations < 60
+
+
+def test_zero_head_is_certified_at_once():
+    counts = torch.tensor([[3.0, 1.0], [2.0, 5.0]])
+    best = optimal_gram(counts, 1.0, 1.0)
+    assert best.gram.abs().max() == 0
+    assert best.rank == 0
+    assert best.iterations == 0
+    assert best.objective == pytest.approx(2 * math.log(2), rel=1e-15)
+
+
+def test_lower_bound_holds_however_early_the_solver_stops():
+    counts, lambda_w, lambda_h, weights = random_problem(7)
+    problem = torch.tensor(counts), lambda_w, lambda_h, torch.tensor(weights)
+    minimum = optimal_gram(*problem, tolerance=1e-12).objective
+    for iterations in range(3):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            early = optimal_gram(*problem, tolerance=1e-12, max_iterations=iterations)
+        assert early.duality_gap > 1e-6
+        assert early.objective * (1 - early.duality_gap) <= minimum <= early.objective
+
+
+def test_warns_when_stopped_early():
+    counts, lambda_w, lambda_h, _ = random_problem(7)
+    with pytest.warns(RuntimeWarning, match="above tolerance=1e-09, after 1 iterations"):
+        optimal_gram(torch.tensor(counts), lambda_w, lambda_h, max_iterations=1)
+
+
+def test_logits_attain_the_convex_objective():
+    """The nuclear norm itself, not its factored form."""
+    counts, lambda_w, lambda_h, weights = random_problem(6)
+    best = optimal_gram(torch.tensor(counts), lambda_w, lambda_h, torch.tensor(weights))
+    n, c = best.counts.counts, torch.tensor(weights)
+    tasks = best.counts.tasks
+    scaled = (
+        best.logits.T * n.sqrt() * c.repeat_interleave(torch.tensor(tasks.sizes)).sqrt()[:, None]
+    )
+    value = 2 * math.sqrt(lambda_w * lambda_h) * torch.linalg.matrix_norm(scaled, "nuc")
+    for t, rows in enumerate(tasks.slices):
+        losses = torch.nn.functional.cross_entropy(
+            best.logits[:, rows], best.counts.labels[:, t], reduction="none"
+        )
+        value += c[t] * (n * losses).sum() / n.sum()
+    assert value.item() == pytest.approx(best.objective, rel=1e-9)
+
+
+def test_task_order_and_class_names_do_not_matter():
+    counts, lambda_w, lambda_h, _ = random_problem(10)
+    weights = torch.tensor([0.5, 1.0, 2.0])
+    best = optimal_gram(torch.tensor(counts), lambda_w, lambda_h, weights, tolerance=1e-12)
+    rng = np.random.default_rng(0)
+    order = [2, 0, 1]
+    names = [rng.permutation(size) for size in counts.shape]
+    renamed = counts[np.ix_(*names)].transpose(order)
+    other = optimal_gram(torch.tensor(renamed), lambda_w, lambda_h, weights[order], tolerance=1e-12)
+    starts = np.cumsum([0, *counts.shape])
+    rows = np.concatenate([starts[t] + names[t] for t in order])
+    torch.testing.assert_close(other.gram, best.gram[rows][:, rows], rtol=1e-7, atol=1e-8)
+
+
+def test_dense_and_sparse_counts_agree():
+    counts, lambda_w, lambda_h, _ = random_problem(6)
+    dense = optimal_gram(torch.tensor(counts), lambda_w, lambda_h)
+    labels = np.repeat(np.argwhere(counts > 0), counts[counts > 0].astype(int), axis=0)
+    shuffled = torch.tensor(np.random.default_rng(1).permutation(labels))
+    sparse = optimal_gram(JointCounts.from_labels(shuffled, counts.shape), lambda_w, lambda_h)
+    torch.testing.assert_close(sparse.gram, dense.gram, rtol=1e-12, atol=1e-12)
+
+
+def test_gradient_descent_reaches_the_certified_minimum():
+    counts = torch.tensor([[9.0, 1.0, 3.0], [2.0, 8.0, 0.0]])
+    best = optimal_gram(counts, 2e-2, 1e-2, [1.0, 2.0])
+    model = UnconstrainedFeatureModel(
+        counts, 2e-2, 1e-2, task_weights=[1.0, 2.0], generator=torch.Generator().manual_seed(0)
+    )
+    optimiser = torch.optim.LBFGS(
+        model.parameters(),
+        max_iter=2000,
+        tolerance_grad=1e-9,
+        tolerance_change=1e-14,
+        line_search_fn="strong_wolfe",
+    )
+
+    def closure():
+        optimiser.zero_grad()
+        objective = model()
+        objective.backward()
+        return objective
+
+    optimiser.step(closure)
+    assert model().item() == pytest.approx(best.objective, rel=1e-9)
+    torch.testing.assert_close(model.gram(), best.gram, rtol=0, atol=1e-6)
+
+
+def test_minority_collapse_threshold_by_bisection():
+    """Solve at many imbalances and find where the rare classes part: the closed form's place."""
+    major, minor, n, lambda_w, lambda_h = 3, 4, 700.0, 2e-3, 1e-2
+
+    def rare_cosine(ratio):
+        rare = n / (major * ratio + minor)
+        counts = torch.tensor([ratio * rare] * major + [rare] * minor, dtype=torch.float64)
+        best = optimal_gram(counts, lambda_w, lambda_h, tolerance=1e-11)
+        return best.cosines()[major, major + 1].item()
+
+    low, high = 1.0, 100.0
+    for _ in range(30):
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if rare_cosine(middle) > 1 - 1e-5 else (middle, high)
+    exact = minority_collapse_ratio(major, minor, lambda_w, lambda_h, n)
+    assert low == pytest.approx(exact, rel=1e-3)
+    assert rare_cosine(1.0) == pytest.approx(-1 / 6, abs=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_two_tasks_of_ten_classes_take_less_than_two_seconds(seed):
+    generator = torch.Generator().manual_seed(seed)
+    counts = torch.rand(10, 10, generator=generator).double() ** 4 * 1000
+    started = time.process_time()
+    best = optimal_gram(counts, 5e-4, 1e-5 * 10.0**-seed, tolerance=1e-8)
+    assert time.process_time() - started < 2
+    assert best.duality_gap <= 1e-8
+    assert best.rank > 9
+
+
+@pytest.mark.slow
+def test_forty_correlated_binary_tasks_take_two_minutes_and_four_gibibytes():
+    """200,000 samples whose labels share four causes have 76,760 distinct label tuples."""
+    generator = torch.Generator().manual_seed(0)
+    loadings, causes = (torch.randn(k, 4, generator=generator) for k in (40, 200_000))
+    noise = 0.3 * torch.randn(200_000, 40, generator=generator)
+    labels = (causes @ loadings.T + noise + torch.randn(40, generator=generator) > 0).long()
+    started = time.process_time()
+    counts = JointCounts.from_labels(labels, [2] * 40)
+    best = optimal_gram(counts, 1e-4, 1e-4, tolerance=1e-8)
+    assert time.process_time() - started < 120
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 4 * 2**20  # KiB
+    assert len(counts.counts) > 20_000
+    assert best.duality_gap <= 1e-8
+    assert best.gram.shape == (80, 80)
