@@ -25,9 +25,7 @@ Linears = nn.Linear | nn.ModuleDict | nn.ModuleList | Mapping[str, nn.Linear] | 
 
 
 @torch.no_grad()
-def from_linear(
-    linears: Linears,
-) -> FixedHead:
+def from_linear(linears: Linears) -> FixedHead:
     r"""The fixed head nearest to a trained linear classifier, or to those of several tasks.
 
     - Orientation: that of the ETF nearest to the weights, all tasks together
@@ -61,7 +59,7 @@ def from_linear(
     orientation = nearest_orientation(weight, tasks)
     frame = SimplexCode(tasks, tasks.rank).expand(orientation).mT
     scale = float((weight.to(frame.dtype) * frame).sum() / tasks.total)
-    if not scale > 0:
+    if not scale > torch.finfo(frame.dtype).eps * float(weight.abs().max()):
         raise ValueError("linears have the same weight for all classes: no frame is nearest")
     biases = [layer.bias for layer in layers]
     bias = None
