@@ -30,8 +30,9 @@ class Settings:
         data: the image set, and with it the tasks.
         backbone: the network that turns images into features.
         width: channels of the backbone's first convolution; the others follow from it.
-        features: size of the feature vector that the head sees. Tiled heads use all of it when it
-            is a multiple of the number of class vectors.
+        features: size of the feature vector that the head sees. Batch-normalised features have
+            equal variance in every coordinate; so have collapsed ones in front of a tiled head
+            if this is a multiple of the number of class vectors.
         feature_norm: parameter-free normalisation of the features before the head, for every
             head but "learned".
         scale: length of the class vectors of fixed heads.

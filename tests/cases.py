@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from etf_heads import CompoundETFHead, ETFHead, NearestETFHead
+from etf_heads import CompoundETFHead, CorrelatedETFHead, ETFHead, NearestETFHead
 from etf_heads._tasks import Tasks
 from etf_heads.geometry import compound_etf
 from etf_heads.heads import FixedHead
@@ -65,7 +65,8 @@ class HeadCase:
             return self._nearest(options)
         if isinstance(self.tasks, int):
             return ETFHead(self.in_features, self.tasks, **options)
-        return CompoundETFHead(self.in_features, self.tasks, **options)
+        kind = CorrelatedETFHead if "label_counts" in options else CompoundETFHead
+        return kind(self.in_features, self.tasks, **options)
 
     def _nearest(self, options: dict[str, Any]) -> NearestETFHead:
         del options["orientation"]
@@ -76,16 +77,6 @@ class HeadCase:
         return head
 
     @property
-    def is_data(self) -> bool:
-        """Whether the orientation comes from data, so that arguments alone do not bring it back."""
-        return self.orientation in ("given", "nearest")
-
-    @property
-    def is_stored(self) -> bool:
-        """Whether the orientation is a matrix that a change of dtype rounds."""
-        return self.orientation in ("given", "nearest", "learned")
-
-    @property
     def sizes(self) -> Tasks:
         return Tasks.parse([self.tasks] if isinstance(self.tasks, int) else self.tasks)
 
@@ -94,7 +85,9 @@ class HeadCase:
         return self.options.get("cross_task") != "independent"
 
     def __str__(self) -> str:
-        options = ",".join(f"{k}={v}" for k, v in self.options.items())
+        options = ",".join(
+            k if isinstance(v, torch.Tensor) else f"{k}={v}" for k, v in self.options.items()
+        )
         return f"d{self.in_features}-{list(self.sizes.sizes)}-{self.orientation}-{options}"
 
 
@@ -128,7 +121,21 @@ HEADS = [
     HeadCase(64, 10, "hadamard", {"feature_norm": "layer", "scale": 2.0}),
     HeadCase(64, 10, "tiled", {"feature_norm": "unit", "scale": 16.0, "bias": True}),
 ]
-"""Every head that the laws are checked on."""
+"""Every head whose tasks are simplex ETFs."""
+
+
+_COUNTS = torch.rand(3, 4, 2, generator=torch.Generator().manual_seed(5), dtype=torch.float64) + 0.1
+CORRELATED = [
+    HeadCase(d, [3, 4, 2], o, {"label_counts": _COUNTS} | options)
+    for d, o, options in [
+        (6, "tiled", {}),
+        (20, "hadamard", {"unit_norm": False, "scale": 2.0}),
+        (9, "random", {"bias": True, "learn_scale": True}),
+        (12, "tiled", {"feature_norm": "batch"}),
+    ]
+]
+EVERY_HEAD = HEADS + CORRELATED
+"""Every head, for what holds whatever the geometry."""
 
 
 def all_logits(output: Any) -> torch.Tensor:

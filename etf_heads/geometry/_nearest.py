@@ -9,6 +9,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from etf_heads._precision import at_least_float32
 from etf_heads._tasks import Tasks, TaskSpec
 from etf_heads.geometry._polar import exact_products, polar, polar_and_null_space
 from etf_heads.geometry._riemannian import riemannian_polar
@@ -131,7 +132,7 @@ def nearest_orientation(
     weights = _check_weights(task_weights, parsed)
     if not means.isfinite().all():
         raise ValueError("means must be finite: leave out NaN and infinite features")
-    work = means.to(torch.promote_types(means.dtype, torch.float32))
+    work = means.to(at_least_float32(means.dtype))
     shape = (means.shape[-1], parsed.rank)
     if previous is None:
         reference = torch.eye(*shape, dtype=work.dtype, device=work.device)

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
+from etf_heads._precision import at_least_float32
+
 
 def polar(matrix: Tensor) -> Tensor:
     r"""Polar factor :math:`P = U V^\top` of a matrix :math:`B = U S V^\top`, differentiable.
@@ -63,7 +65,7 @@ def polar(matrix: Tensor) -> Tensor:
 
 def polar_and_null_space(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """Polar factor (..., d, n), and the projector (..., n, n) onto what B maps to zero."""
-    work = matrix.to(torch.promote_types(matrix.dtype, torch.float32))
+    work = matrix.to(at_least_float32(matrix.dtype))
     factor, s, v = _Polar.apply(work)
     with exact_products(work):
         null = v * ~_kept(s, work.shape[-2]).unsqueeze(-2)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from etf_heads._geoopt import import_geoopt
+from etf_heads._precision import at_least_float32
 from etf_heads.geometry._polar import exact_products
 
 
@@ -50,7 +51,7 @@ def riemannian_polar(
             f"{tuple(matrix.shape)} and {tuple(start.shape)}"
         )
     geoopt = import_geoopt()
-    work = torch.promote_types(matrix.dtype, torch.float32)
+    work = at_least_float32(matrix.dtype)
     with exact_products(matrix):
         direction = matrix.detach().to(work)
         length = torch.linalg.matrix_norm(direction, 2)

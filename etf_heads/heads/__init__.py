@@ -8,6 +8,7 @@ network that is trained already.
 from etf_heads.heads._base import FixedHead, Head
 from etf_heads.heads._class_means import ClassMeanHead
 from etf_heads.heads._compound import CompoundETFHead
+from etf_heads.heads._correlated import CorrelatedETFHead
 from etf_heads.heads._etf import ETFHead
 from etf_heads.heads._feature_norm import FeatureNorm, feature_norm
 from etf_heads.heads._from_trained import from_features, from_linear
@@ -16,6 +17,7 @@ from etf_heads.heads._nearest import NearestETFHead
 __all__ = [
     "ClassMeanHead",
     "CompoundETFHead",
+    "CorrelatedETFHead",
     "ETFHead",
     "FeatureNorm",
     "FixedHead",

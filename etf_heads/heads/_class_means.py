@@ -5,12 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from etf_heads._precision import KeepsPrecision
 from etf_heads._tasks import TaskSpec
 from etf_heads.heads._feature_norm import FeatureNorm
 from etf_heads.heads._observing import ObservingHead
 
 
-class ClassMeanHead(ObservingHead):
+class ClassMeanHead(KeepsPrecision, ObservingHead):
     r"""Class vectors are the running class means, centred in each task and of unit length.
 
     At neural collapse classifier and class means align ("self-duality"; Papyan, Han and Donoho,
@@ -49,6 +50,7 @@ class ClassMeanHead(ObservingHead):
                 [-1.,  0.]])
     """
 
+    exact = ("vectors",)
     vectors: Tensor
 
     def __init__(

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, distributed
 
+from etf_heads._precision import KeepsPrecision, at_least_float32
 from etf_heads._tasks import Tasks
 
 Labels = Tensor | Mapping[str, Tensor] | Sequence[Tensor]
 """Integers of the features' leading shape: one tensor a task (or one tensor, for one task)."""
 
 
-class RunningClassMeans(nn.Module):
+class RunningClassMeans(KeepsPrecision):
     r"""Means of the features of each class, over all samples or with older ones forgotten.
 
     Each batch in which a class occurs multiplies the weight of that class's older samples by
@@ -44,6 +45,7 @@ class RunningClassMeans(nn.Module):
         (tensor([3., 7.]), tensor([3., 1.]))
     """
 
+    exact = ("means", "counts")
     means: Tensor
     counts: Tensor
     updates: Tensor
@@ -62,7 +64,7 @@ class RunningClassMeans(nn.Module):
             raise ValueError(f"decay must lie in (0, 1], 1 for the mean of all; got {decay!r}")
         self.tasks = tasks
         self.decay = decay
-        wide = torch.promote_types(dtype or torch.get_default_dtype(), torch.float32)
+        wide = at_least_float32(dtype or torch.get_default_dtype())
         like = torch.empty(0, device=device, dtype=wide)
         self.register_buffer("means", like.new_zeros(tasks.total, in_features))
         self.register_buffer("counts", like.new_zeros(tasks.total))
@@ -97,13 +99,6 @@ class RunningClassMeans(nn.Module):
         """Means minus their centres; zero for classes not seen."""
         return (means - self.centres(means)) * (self.counts > 0)[:, None]
 
-    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> RunningClassMeans:
-        before = self.means, self.counts
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        if torch.promote_types(self.means.dtype, torch.float32) != self.means.dtype:
-            self.means, self.counts = (old.to(self.means.device) for old in before)
-        return self
-
     def extra_repr(self) -> str:
         """The decay, for ``print(module)``."""
         return f"decay={self.decay:g}"
@@ -125,7 +120,7 @@ def class_sums(features: Tensor, labels: Labels, tasks: Tasks) -> tuple[Tensor, 
             features are not finite. Finding out waits for the device once.
     """
     flat = features.reshape(-1, features.shape[-1])
-    flat = flat.to(torch.promote_types(flat.dtype, torch.float32))
+    flat = flat.to(at_least_float32(flat.dtype))
     columns = _check_labels(labels, features, tasks)
     if not len(flat):
         return flat.new_zeros(tasks.total, flat.shape[1]), flat.new_zeros(tasks.total)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from etf_heads._precision import KeepsPrecision, at_least_float32
 from etf_heads.orientation._base import Orientation
 
 
@@ -95,7 +96,7 @@ class RandomOrientation(DenseOrientation):
         return f"{super().extra_repr()}, seed={self.seed}"
 
 
-class MatrixOrientation(DenseOrientation):
+class MatrixOrientation(KeepsPrecision, DenseOrientation):
     r"""Orthonormal columns that the user gives; the one orientation kept in ``state_dict``.
 
     Args:
@@ -108,6 +109,8 @@ class MatrixOrientation(DenseOrientation):
         >>> MatrixOrientation(torch.eye(4)[:, 1:3]).project(torch.arange(4.0))
         tensor([1., 2.])
     """
+
+    exact = ("basis",)
 
     def __init__(self, matrix: Tensor) -> None:
         if matrix.ndim != 2 or not matrix.is_floating_point():
@@ -122,13 +125,6 @@ class MatrixOrientation(DenseOrientation):
             check_orthonormal(matrix)
         self.register_buffer("basis", matrix)
 
-    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> MatrixOrientation:
-        before = self.basis
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        if at_least_float32(self.basis.dtype) != self.basis.dtype:
-            self.basis = before.to(device=self.basis.device)
-        return self
-
 
 def check_orthonormal(matrix: Tensor) -> None:
     """ValueError unless the columns are orthonormal to what the dtype allows."""
@@ -140,8 +136,3 @@ def check_orthonormal(matrix: Tensor) -> None:
             f"orientation must have orthonormal columns: Uᵀ U differs from the identity by "
             f"{error:.2g}, more than {tolerance:g}; torch.linalg.qr(matrix).Q has such columns"
         )
-
-
-def at_least_float32(dtype: torch.dtype) -> torch.dtype:
-    """What a geometry of this dtype is kept in."""
-    return torch.promote_types(dtype, torch.float32)

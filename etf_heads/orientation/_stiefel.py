@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from etf_heads._geoopt import import_geoopt
-from etf_heads.orientation._dense import DenseOrientation, at_least_float32, check_orthonormal
+from etf_heads._precision import at_least_float32
+from etf_heads.orientation._dense import DenseOrientation, check_orthonormal
 from etf_heads.orientation._tiled import TiledOrientation
 
 

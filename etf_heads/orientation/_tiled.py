@@ -17,6 +17,9 @@ class TiledOrientation(Orientation):
     :math:`\pm 1/\sqrt{m}` or :math:`\pm 1/\sqrt{m+1}`. All features are used. Nothing is stored,
     and a projection is a signed sum: O(d) a sample.
 
+    When n divides d, fully collapsed features have equal variance in every coordinate, as batch
+    normalisation asks of them; other sizes work, and collapse less far behind it.
+
     The signs alternate because features behind a ReLU are non-negative: with equal signs, what a
     column sees is mostly their common mean.
 

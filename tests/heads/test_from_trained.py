@@ -144,7 +144,10 @@ def test_processes_with_unequal_shares_get_the_same_head(tmp_path):
         (lambda: from_linear({"a": nn.Linear(8, 1)}), r"linears\['a'\]=1: a task needs at least 2"),
         (lambda: from_linear([]), "linears is empty"),
         (lambda: from_linear(nn.Linear(3, 10)), "in_features=3 is too small .* 9 needed"),
-        (lambda: from_linear(linear_with(torch.ones(3, 1) * torch.rand(8))), "the same weight for all classes"),
+        (
+            lambda: from_linear(linear_with(torch.ones(3, 1) * torch.rand(8))),
+            "the same weight for all classes",
+        ),
         (lambda: from_features([], 3), "batches is empty: no features to gather class means from"),
         (lambda: from_features([(torch.ones(2, 1), torch.zeros(2).long())], 3), "is too small"),
     ],

@@ -9,9 +9,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from etf_heads import CompoundETFHead, ETFHead
 from etf_heads.geometry import simplex_gram
-from tests.cases import HEADS, NAMED, STRUCTURED, HeadCase, all_logits, features
+from tests.cases import EVERY_HEAD, HEADS, NAMED, STRUCTURED, HeadCase, all_logits, features
 
-each_head = pytest.mark.parametrize("case", HEADS, ids=str)
+each_head = pytest.mark.parametrize("case", EVERY_HEAD, ids=str)
+each_etf = pytest.mark.parametrize("case", HEADS, ids=str)
 EXACT = {"rtol": 0, "atol": 1e-12}
 
 
@@ -23,7 +24,7 @@ def dense_logits(head, h):
     return logits if head.bias is None else logits + head.bias
 
 
-@each_head
+@each_etf
 def test_every_task_is_a_simplex_etf(case):
     head = case.make()
     scale = case.options.get("scale", 1.0)
@@ -33,7 +34,7 @@ def test_every_task_is_a_simplex_etf(case):
         torch.testing.assert_close(weight @ weight.T, scale**2 * simplex_gram(k), **EXACT)
 
 
-@each_head
+@each_etf
 def test_tasks_are_orthogonal_unless_independent(case):
     head = case.make()
     cross = head.weight @ head.weight.T

@@ -1,0 +1,226 @@
+"""The head of several tasks whose labels are correlated, or imbalanced."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from etf_heads._tasks import Tasks, TaskSpec, positive_int
+from etf_heads.codes import Code, GramCode, SimplexCode, gram_rank
+from etf_heads.heads._base import FixedHead
+from etf_heads.heads._feature_norm import FeatureNorm
+from etf_heads.orientation import DEFAULT_ORIENTATION, OrientationSpec, make_orientation
+from etf_heads.theory import JointCounts, optimal_gram
+
+TaskWeights = Mapping[str, float] | Sequence[float]
+_SHARE = 0.02  # default regularisation, of that at which a balanced task's head would be zero
+
+
+class CorrelatedETFHead(FixedHead):
+    r"""Classifiers of several tasks fixed to the optimal geometry of their joint labels.
+
+    "Neural Collapse in Multi-Task Learning" (Theorem 5.1) shows that two correlated binary tasks
+    bend towards each other. :func:`~etf_heads.theory.optimal_gram` computes the optimal Gram
+    matrix of the class vectors for any number of tasks and classes and any joint counts, class
+    imbalance included; this head has class vectors with that Gram matrix. When all label tuples
+    are equally frequent it *is* the :class:`CompoundETFHead`.
+
+    Of the regularisation, only :math:`\lambda_W \lambda_H N` enters the angles. When the λ's are
+    not given it is small: 2% of the strength at which a balanced task's head would vanish.
+
+    Args:
+        in_features: d, at least the rank of the optimal Gram matrix, which is at most
+            :math:`\sum K_t - T`.
+        tasks: number of classes by task name, or in order.
+        label_counts: samples by label tuple, shape (K_1, ..., K_T), or a
+            :class:`~etf_heads.theory.JointCounts`. See also :meth:`from_labels`.
+        bias: whether to learn a bias a class. Imbalanced classes may want one.
+        lambda_w: regulariser of the class vectors beside the mean loss; with ``lambda_h``.
+        lambda_h: regulariser of the features; with ``lambda_w``.
+        task_weights: weights of the tasks' losses, by task name or in order.
+        unit_norm: give all class vectors length s, and so use the optimum's angles only;
+            otherwise their lengths are the optimum's, with s their root mean square.
+        orientation: as in :class:`ETFHead`.
+        scale: s.
+        learn_scale: learn s (one number), from there.
+        feature_norm: "batch", "layer", "unit", a module, or None.
+        device: as in ``nn.Linear``.
+        dtype: as in ``nn.Linear``.
+
+    Attributes:
+        duality_gap: proven relative distance of the geometry's objective to the optimum.
+
+    Shape:
+        as :class:`CompoundETFHead`.
+
+    Raises:
+        ValueError: if counts do not match the tasks, a class has no sample, the geometry does not
+            fit into d dimensions, or (with ``unit_norm``) the optimum gives up a class: its
+            vector is zero, and weaker regularisation is needed.
+
+    Example:
+        >>> counts = torch.tensor([[450, 50], [50, 450]])  # labels agree in 9 of 10 samples
+        >>> head = CorrelatedETFHead(64, {"smiling": 2, "happy": 2}, counts)
+        >>> round(float(head.weight[0] @ head.weight[2]), 2)
+        0.59
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        tasks: TaskSpec,
+        label_counts: Tensor | JointCounts,
+        bias: bool = False,
+        *,
+        lambda_w: float | None = None,
+        lambda_h: float | None = None,
+        task_weights: TaskWeights | None = None,
+        unit_norm: bool = True,
+        orientation: OrientationSpec | None = None,
+        scale: float = 1.0,
+        learn_scale: bool = False,
+        feature_norm: FeatureNorm = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        parsed = Tasks.parse(tasks)
+        in_features = positive_int(in_features, "in_features")
+        counts = _matching(label_counts, parsed)
+        duality_gap = 0.0
+        gram: Tensor | None = None
+        if not (unit_norm and _uniform(counts)):
+            lambdas = _lambdas(counts, parsed, task_weights, lambda_w, lambda_h)
+            geometry = optimal_gram(counts, *lambdas, task_weights)
+            gram = _normalised(geometry.gram.cpu(), parsed, unit_norm=unit_norm)
+            duality_gap = geometry.duality_gap
+        basis = make_orientation(
+            DEFAULT_ORIENTATION if orientation is None else orientation,
+            in_features,
+            _columns_for(gram, parsed, in_features),
+            device=device,
+            dtype=dtype,
+        )
+        code = _code(gram, parsed, basis.columns)
+        super().__init__(
+            code.to(device=device, dtype=dtype),
+            basis,
+            parsed,
+            bias=bias,
+            scale=scale,
+            learn_scale=learn_scale,
+            feature_norm=feature_norm,
+            device=device,
+            dtype=dtype,
+        )
+        self.duality_gap = duality_gap
+
+    @classmethod
+    def from_labels(
+        cls,
+        in_features: int,
+        tasks: TaskSpec,
+        labels: Tensor,
+        bias: bool = False,
+        **options: object,
+    ) -> CorrelatedETFHead:
+        """The head of the label tuples that a data set has.
+
+        Args:
+            in_features: d.
+            tasks: number of classes by task name, or in order.
+            labels: integers of shape (N, T), the labels of every sample.
+            bias: as in the constructor, like all further options.
+            options: see the class.
+
+        Example:
+            >>> labels = torch.tensor([[0, 0], [1, 1], [0, 1], [1, 0], [0, 0], [1, 1]])
+            >>> CorrelatedETFHead.from_labels(8, [2, 2], labels).out_features
+            4
+        """
+        counts = JointCounts.from_labels(labels, tasks)
+        return cls(in_features, tasks, counts, bias, **options)  # type: ignore[arg-type]
+
+    def forward(self, features: Tensor) -> dict[str, Tensor] | tuple[Tensor, ...]:
+        """Logits of each task: (..., d) -> (..., K_t)."""
+        return self.tasks.pack(self.all_logits(features).split(self.tasks.sizes, dim=-1))
+
+    def to_linear(self) -> nn.ModuleDict:
+        """One ``nn.Linear`` a task with the same logits, as in :class:`CompoundETFHead`."""
+        return nn.ModuleDict(dict(zip(self.tasks.labels, self._linears(), strict=True)))
+
+
+def _matching(label_counts: Tensor | JointCounts, tasks: Tasks) -> JointCounts:
+    counts = JointCounts.parse(label_counts)
+    if counts.tasks.sizes != tasks.sizes:
+        raise ValueError(
+            f"label_counts is of tasks with {list(counts.tasks.sizes)} classes, tasks has "
+            f"{list(tasks.sizes)}"
+        )
+    return JointCounts(tasks, counts.labels, counts.counts)
+
+
+def _uniform(counts: JointCounts) -> bool:
+    """Whether all possible label tuples are equally frequent."""
+    most, least = float(counts.counts.max()), float(counts.counts.min())
+    return len(counts.counts) == math.prod(counts.tasks.sizes) and most - least <= 1e-12 * most
+
+
+def _lambdas(
+    counts: JointCounts,
+    tasks: Tasks,
+    task_weights: TaskWeights | None,
+    lambda_w: float | None,
+    lambda_h: float | None,
+) -> tuple[float, float]:
+    if lambda_w is not None and lambda_h is not None:
+        return lambda_w, lambda_h
+    if lambda_w is not None or lambda_h is not None:
+        raise ValueError("lambda_w and lambda_h go together: give both, or neither")
+    weights = tasks.unpack(task_weights, "task_weights") if task_weights else [1.0] * len(tasks)
+    # A balanced task's head is zero where 2 sqrt(λ_W λ_H N) reaches sqrt(c / K) (Theorem 3.1).
+    strength = _SHARE * min(
+        math.sqrt(c / k) if c > 0 else 1.0 for c, k in zip(weights, tasks.sizes, strict=True)
+    )
+    both = strength / (2 * math.sqrt(counts.total))
+    return both, both
+
+
+def _normalised(gram: Tensor, tasks: Tasks, *, unit_norm: bool) -> Tensor:
+    squares = gram.diagonal()
+    if float(squares.max()) == 0:
+        raise ValueError(
+            "the optimal head is zero at this regularisation: give smaller lambda_w * lambda_h"
+        )
+    if not unit_norm:
+        return gram / squares.mean()
+    for name, rows in zip(tasks.labels, tasks.slices, strict=True):
+        given_up = (squares[rows] < 1e-12 * squares.max()).nonzero().flatten().tolist()
+        if given_up:
+            raise ValueError(
+                f"at this regularisation the optimum gives up classes {given_up} of task {name!r} "
+                "(their class vectors are zero): give smaller lambda_w * lambda_h, or "
+                "unit_norm=False"
+            )
+    lengths = squares.sqrt()
+    return gram / (lengths[:, None] * lengths)
+
+
+def _columns_for(gram: Tensor | None, tasks: Tasks, in_features: int) -> int:
+    if gram is None:
+        return SimplexCode.columns_for(tasks, in_features, "orthogonal")
+    if in_features >= tasks.total:
+        return tasks.total
+    rank = gram_rank(torch.linalg.eigvalsh(gram))
+    if in_features < rank:
+        raise ValueError(
+            f"in_features={in_features} is too small for the optimal geometry of these label "
+            f"counts, which spans {rank} dimensions: {rank} needed"
+        )
+    return min(in_features, max(rank, tasks.rank))
+
+
+def _code(gram: Tensor | None, tasks: Tasks, columns: int) -> Code:
+    return SimplexCode(tasks, columns) if gram is None else GramCode(gram, tasks, columns)
