@@ -5,8 +5,20 @@ Importing this needs torch only. ``etf_heads.geometry``, ``.orientation``, ``.co
 name.
 """
 
-from etf_heads.heads import CompoundETFHead, CorrelatedETFHead, ETFHead
+from etf_heads.heads import (
+    ClassMeanHead,
+    CompoundETFHead,
+    CorrelatedETFHead,
+    ETFHead,
+    NearestETFHead,
+)
 
 __version__ = "0.1.0"
 
-__all__ = ["CompoundETFHead", "CorrelatedETFHead", "ETFHead"]
+__all__ = [
+    "ClassMeanHead",
+    "CompoundETFHead",
+    "CorrelatedETFHead",
+    "ETFHead",
+    "NearestETFHead",
+]

@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
-from etf_heads import CompoundETFHead, CorrelatedETFHead, ETFHead
+from etf_heads import CompoundETFHead, CorrelatedETFHead, ETFHead, NearestETFHead
 from etf_heads._tasks import Tasks
+from etf_heads.geometry import compound_etf
 from etf_heads.heads import FixedHead
 from etf_heads.orientation import (
     CanonicalOrientation,
@@ -17,6 +18,7 @@ from etf_heads.orientation import (
     MatrixOrientation,
     Orientation,
     RandomOrientation,
+    StiefelOrientation,
     TiledOrientation,
 )
 
@@ -40,6 +42,7 @@ ORIENTATIONS: dict[str, Callable[[int, int], Orientation]] = {
     "hadamard": KroneckerOrientation,
     "random": lambda d, n: RandomOrientation(d, n, seed=3, dtype=torch.float64),
     "given": given_orientation,
+    "learned": lambda d, n: StiefelOrientation(d, n, dtype=torch.float64),
 }
 
 
@@ -52,16 +55,26 @@ class HeadCase:
     orientation: str = "tiled"
     options: dict[str, Any] = field(default_factory=dict)
 
-    def make(self, **overrides: Any) -> FixedHead:
+    def make(self, **overrides: Any) -> FixedHead | NearestETFHead:
         """Build it; float64 unless a test says otherwise."""
         options = {"dtype": torch.float64, "orientation": self.orientation}
         options |= self.options | overrides
         if options["orientation"] == "given":
             options["orientation"] = orthonormal(self.in_features, self.sizes.rank)
+        if self.orientation == "nearest":
+            return self._nearest(options)
         if isinstance(self.tasks, int):
             return ETFHead(self.in_features, self.tasks, **options)
         kind = CorrelatedETFHead if "label_counts" in options else CompoundETFHead
         return kind(self.in_features, self.tasks, **options)
+
+    def _nearest(self, options: dict[str, Any]) -> NearestETFHead:
+        del options["orientation"]
+        head = NearestETFHead(self.in_features, self.tasks, **options)
+        turn = orthonormal(self.in_features, self.in_features, seed=5)
+        frame = compound_etf(self.sizes, self.sizes.rank) @ turn[: self.sizes.rank]
+        head.observe(*all_classes(frame + 0.1 * turn[0], self.sizes, isinstance(self.tasks, int)))
+        return head
 
     @property
     def sizes(self) -> Tasks:
@@ -84,10 +97,16 @@ HEADS = [
     *(HeadCase(d, k, o) for o in NAMED for d, k in [(1, 2), (9, 10), (10, 10), (127, 10), (64, 7)]),
     HeadCase(40, 5, "given"),
     HeadCase(4, 5, "given"),
+    HeadCase(40, 5, "learned"),
+    HeadCase(40, 5, "nearest"),
+    HeadCase(4, 5, "nearest"),
     # several: at the bound sum K_t - T, between the two bounds, at sum K_t, above
     *(HeadCase(d, _TASKS, o) for o in NAMED for d in (18, 19, 20, 128)),
     *(HeadCase(d, [2, 3, 5, 7], o) for o in NAMED for d in (13, 17, 31)),
     HeadCase(32, _TASKS, "given"),
+    HeadCase(18, _TASKS, "learned"),
+    HeadCase(18, _TASKS, "nearest"),
+    HeadCase(31, [2, 3, 5, 7], "nearest", {"bias": True, "scale": 3.0, "learn_scale": True}),
     HeadCase(64, [2] * 40),
     HeadCase(100, [2] * 40),
     # independent tasks: less room than orthogonality needs, down to one task's own
@@ -124,6 +143,14 @@ def all_logits(output: Any) -> torch.Tensor:
     if isinstance(output, torch.Tensor):
         return output
     return torch.cat(list(output.values() if isinstance(output, dict) else output), dim=-1)
+
+
+def all_classes(means: torch.Tensor, tasks: Tasks, one_task: bool) -> tuple[torch.Tensor, Any]:
+    """A batch in which every tuple of classes has the sum of its class means, once."""
+    tuples = torch.cartesian_prod(*(torch.arange(k) for k in tasks.sizes)).reshape(-1, len(tasks))
+    first = torch.tensor([rows.start for rows in tasks.slices])
+    batch = means[tuples + first].sum(1)
+    return batch, tuples[:, 0] if one_task else tasks.pack(tuples.unbind(1))
 
 
 def features(case: HeadCase, *shape: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:

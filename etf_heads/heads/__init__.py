@@ -1,16 +1,29 @@
-"""Drop-in classifier heads of fixed geometry: ``nn.Module`` s made of a code and an orientation."""
+"""Drop-in classifier heads of fixed geometry: ``nn.Module`` s made of a code and an orientation.
 
-from etf_heads.heads._base import FixedHead
+Two more follow the class means of the features they see (:class:`NearestETFHead`,
+:class:`ClassMeanHead`), and :func:`from_linear` and :func:`from_features` fit a fixed head to a
+network that is trained already.
+"""
+
+from etf_heads.heads._base import FixedHead, Head
+from etf_heads.heads._class_means import ClassMeanHead
 from etf_heads.heads._compound import CompoundETFHead
 from etf_heads.heads._correlated import CorrelatedETFHead
 from etf_heads.heads._etf import ETFHead
 from etf_heads.heads._feature_norm import FeatureNorm, feature_norm
+from etf_heads.heads._from_trained import from_features, from_linear
+from etf_heads.heads._nearest import NearestETFHead
 
 __all__ = [
+    "ClassMeanHead",
     "CompoundETFHead",
     "CorrelatedETFHead",
     "ETFHead",
     "FeatureNorm",
     "FixedHead",
+    "Head",
+    "NearestETFHead",
     "feature_norm",
+    "from_features",
+    "from_linear",
 ]

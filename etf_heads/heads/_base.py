@@ -1,4 +1,4 @@
-"""What every fixed head is: ``logits = s * C (Uᵀ h) (+ b)``."""
+"""What every head is, and every fixed one: ``logits = s * C (Uᵀ h) (+ b)``."""
 
 from __future__ import annotations
 
@@ -13,33 +13,31 @@ from etf_heads.heads._feature_norm import BatchFeatureNorm, FeatureNorm, feature
 from etf_heads.orientation import Orientation
 
 
-class FixedHead(nn.Module):
-    r"""A classifier whose class vectors :math:`W = s\, C U^\top` are given, not learned.
+class Head(nn.Module):
+    r"""A classifier whose class vectors W = s F are not learned; subclasses give the frame F.
 
-    Subclasses choose the code C, give the logits the shape that their users expect, and get
-    everything else from here.
+    Subclasses implement :meth:`scores` and :meth:`frame`, give the logits the shape that their
+    users expect, and get everything else from here.
 
     Args:
-        code: C, which angles the class vectors make.
-        orientation: U, where they stand in feature space.
-        tasks: the tasks that the rows of C belong to.
+        in_features: d.
+        tasks: the tasks that the rows of F belong to.
         bias: whether to learn a bias a class, starting at zero.
-        scale: s, positive: the length of class vectors whose code has unit rows.
+        scale: s, positive: the length of class vectors of a frame with unit rows.
         learn_scale: whether s is a parameter (one number) that starts there.
         feature_norm: normalisation of the features before the head, see :func:`feature_norm`.
         device: of what little the head stores.
         dtype: of the same, and of :attr:`weight`.
 
     Raises:
-        ValueError: if code and orientation do not fit, or the scale is not positive.
+        ValueError: if the scale is not positive.
     """
 
     _like: Tensor
 
     def __init__(
         self,
-        code: Code,
-        orientation: Orientation,
+        in_features: int,
         tasks: Tasks,
         *,
         bias: bool = False,
@@ -50,24 +48,26 @@ class FixedHead(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if code.columns != orientation.columns:
-            raise ValueError(
-                f"the code has {code.columns} columns, the orientation {orientation.columns}"
-            )
         if not (math.isfinite(scale) and scale > 0):
             raise ValueError(f"scale must be a positive finite number, got {scale!r}")
         self.tasks = tasks
-        self.in_features = orientation.in_features
-        self.out_features = code.rows
-        self.norm = _make_norm(feature_norm, self.in_features, device, dtype)
-        self.orientation = orientation
-        self.code = code
+        self.in_features = in_features
+        self.out_features = tasks.total
+        self.norm = _make_norm(feature_norm, in_features, device, dtype)
         # An empty tensor that .to(...) moves along: the only way for a module without tensors
         # to know which device and dtype its dense form should have.
         self.register_buffer("_like", torch.empty(0, device=device, dtype=dtype), persistent=False)
         self.scale = nn.Parameter(self._like.new_tensor(scale)) if learn_scale else float(scale)
         self._initial_scale = float(scale)
         self.bias = nn.Parameter(self._like.new_zeros(self.out_features)) if bias else None
+
+    def scores(self, features: Tensor) -> Tensor:
+        """Products F h: (..., d) -> (..., sum K_t)."""
+        raise NotImplementedError
+
+    def frame(self) -> Tensor:
+        """F itself, shape (sum K_t, d), in the precision it is kept in."""
+        raise NotImplementedError
 
     def reset_parameters(self) -> None:
         """Set what is learned to its start, and rebuild what is stored from its definition."""
@@ -79,22 +79,24 @@ class FixedHead(nn.Module):
 
     def all_logits(self, features: Tensor) -> Tensor:
         """Logits of all tasks side by side: (..., d) -> (..., sum K_t)."""
+        return self._finish(self.scores(self._prepare(features)))
+
+    def _prepare(self, features: Tensor) -> Tensor:
         if features.shape[-1] != self.in_features:
             raise ValueError(
                 f"features have {features.shape[-1]} entries, the head takes {self.in_features}"
             )
-        if self.norm is not None:
-            features = self.norm(features)
-        logits = self.code(self.orientation(features))
+        return features if self.norm is None else self.norm(features)
+
+    def _finish(self, logits: Tensor) -> Tensor:
         if not isinstance(self.scale, float) or self.scale != 1.0:
             logits = logits * self.scale
         return logits if self.bias is None else logits + self.bias.to(logits.dtype)
 
     @property
     def weight(self) -> Tensor:
-        """Dense class vectors W = s C Uᵀ, shape (sum K_t, d), made on request."""
-        frame = self.code.expand(self.orientation.matrix(device=self._like.device)).mT
-        return frame.to(self._like.dtype) * self.scale
+        """Dense class vectors W = s F, shape (sum K_t, d), made on request."""
+        return self.frame().to(self._like.dtype) * self.scale
 
     def task_weight(self, task: str | int) -> Tensor:
         """Dense class vectors of one task, shape (K_t, d), made on request."""
@@ -141,6 +143,63 @@ class FixedHead(nn.Module):
             f"in_features={self.in_features}, out_features={self.out_features}, "
             f"bias={self.bias is not None}, scale={learned}{self._initial_scale:g}"
         )
+
+
+class FixedHead(Head):
+    r"""A classifier whose class vectors :math:`W = s\, C U^\top` are given, not learned.
+
+    Args:
+        code: C, which angles the class vectors make.
+        orientation: U, where they stand in feature space.
+        tasks: the tasks that the rows of C belong to.
+        bias: as in :class:`Head`, like all that follow.
+        scale: s.
+        learn_scale: learn s, from there.
+        feature_norm: normalisation of the features.
+        device: of what little the head stores.
+        dtype: of the same, and of :attr:`weight`.
+
+    Raises:
+        ValueError: if code and orientation do not fit, or the scale is not positive.
+    """
+
+    def __init__(
+        self,
+        code: Code,
+        orientation: Orientation,
+        tasks: Tasks,
+        *,
+        bias: bool = False,
+        scale: float = 1.0,
+        learn_scale: bool = False,
+        feature_norm: FeatureNorm = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        if code.columns != orientation.columns:
+            raise ValueError(
+                f"the code has {code.columns} columns, the orientation {orientation.columns}"
+            )
+        super().__init__(
+            orientation.in_features,
+            tasks,
+            bias=bias,
+            scale=scale,
+            learn_scale=learn_scale,
+            feature_norm=feature_norm,
+            device=device,
+            dtype=dtype,
+        )
+        self.orientation = orientation
+        self.code = code
+
+    def scores(self, features: Tensor) -> Tensor:
+        """Products C Uᵀ h: (..., d) -> (..., sum K_t)."""
+        return self.code(self.orientation(features))
+
+    def frame(self) -> Tensor:
+        """C Uᵀ, shape (sum K_t, d), made on request."""
+        return self.code.expand(self.orientation.matrix(device=self._like.device)).mT
 
 
 def _make_norm(

@@ -29,9 +29,9 @@ class ETFHead(FixedHead):
         in_features: d, at least out_features - 1.
         out_features: K, the number of classes, at least 2.
         bias: whether to learn a bias a class. A balanced problem needs none.
-        orientation: "tiled" (default), "hadamard", "canonical", "random:SEED", a matrix U of
-            shape (d, K) or (d, K - 1) with orthonormal columns, or an
-            :class:`~etf_heads.orientation.Orientation`.
+        orientation: "tiled" (default), "hadamard", "canonical", "random:SEED", "learned"
+            (with an optimiser of geoopt), a matrix U of shape (d, K) or (d, K - 1) with
+            orthonormal columns, or an :class:`~etf_heads.orientation.Orientation`.
         scale: s, the length of the class vectors.
         learn_scale: learn s (one number), from there.
         feature_norm: "batch", "layer", "unit", a module, or None.

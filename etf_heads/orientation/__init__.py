@@ -10,6 +10,7 @@ from etf_heads.orientation._canonical import CanonicalOrientation
 from etf_heads.orientation._dense import MatrixOrientation, RandomOrientation
 from etf_heads.orientation._kronecker import KroneckerOrientation
 from etf_heads.orientation._named import DEFAULT_ORIENTATION, OrientationSpec, make_orientation
+from etf_heads.orientation._stiefel import StiefelOrientation
 from etf_heads.orientation._tiled import TiledOrientation
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Orientation",
     "OrientationSpec",
     "RandomOrientation",
+    "StiefelOrientation",
     "TiledOrientation",
     "make_orientation",
 ]

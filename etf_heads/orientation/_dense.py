@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from etf_heads._precision import KeepsPrecision, at_least_float32
 from etf_heads.orientation._base import Orientation
 
 
-class _DenseOrientation(Orientation):
+class DenseOrientation(Orientation):
     """Products with a stored matrix ``basis``, which is never kept below float32.
 
     In bfloat16 a Gram matrix is wrong by about 1e-3; the matrix is rounded only when used.
@@ -34,7 +35,7 @@ class _DenseOrientation(Orientation):
         return self.basis.to(dtype=dtype, device=device)
 
 
-class RandomOrientation(_DenseOrientation):
+class RandomOrientation(DenseOrientation):
     r"""Orthonormal columns drawn from the Haar measure, the same ones for the same seed.
 
     The draw is made on the CPU in float64, so that devices agree. The matrix is rebuilt from the
@@ -73,7 +74,7 @@ class RandomOrientation(_DenseOrientation):
         self.basis = self._draw(self.basis)
 
     def _draw(self, like: Tensor) -> Tensor:
-        dtype = _at_least_float32(like.dtype)
+        dtype = at_least_float32(like.dtype)
         if like.is_meta:
             return torch.empty(self.in_features, self.columns, dtype=dtype, device="meta")
         generator = torch.Generator().manual_seed(self.seed)
@@ -95,7 +96,7 @@ class RandomOrientation(_DenseOrientation):
         return f"{super().extra_repr()}, seed={self.seed}"
 
 
-class MatrixOrientation(_DenseOrientation):
+class MatrixOrientation(KeepsPrecision, DenseOrientation):
     r"""Orthonormal columns that the user gives; the one orientation kept in ``state_dict``.
 
     Args:
@@ -109,6 +110,8 @@ class MatrixOrientation(_DenseOrientation):
         tensor([1., 2.])
     """
 
+    exact = ("basis",)
+
     def __init__(self, matrix: Tensor) -> None:
         if matrix.ndim != 2 or not matrix.is_floating_point():
             raise ValueError(
@@ -116,21 +119,15 @@ class MatrixOrientation(_DenseOrientation):
                 f"got {matrix.dtype} of shape {tuple(matrix.shape)}"
             )
         super().__init__(*matrix.shape)
-        matrix = matrix.detach().to(_at_least_float32(matrix.dtype))
+        matrix = matrix.detach().to(at_least_float32(matrix.dtype))
         matrix = matrix.clone(memory_format=torch.contiguous_format)  # safetensors asks for it
         if not matrix.is_meta:
-            _check_orthonormal(matrix)
+            check_orthonormal(matrix)
         self.register_buffer("basis", matrix)
 
-    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> MatrixOrientation:
-        before = self.basis
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        if _at_least_float32(self.basis.dtype) != self.basis.dtype:
-            self.basis = before.to(device=self.basis.device)
-        return self
 
-
-def _check_orthonormal(matrix: Tensor) -> None:
+def check_orthonormal(matrix: Tensor) -> None:
+    """ValueError unless the columns are orthonormal to what the dtype allows."""
     gram = (matrix.mT @ matrix).double()
     error = (gram - torch.eye(len(gram), dtype=gram.dtype, device=gram.device)).abs().max().item()
     tolerance = 1e-8 if matrix.dtype == torch.float64 else 1e-4
@@ -139,7 +136,3 @@ def _check_orthonormal(matrix: Tensor) -> None:
             f"orientation must have orthonormal columns: Uᵀ U differs from the identity by "
             f"{error:.2g}, more than {tolerance:g}; torch.linalg.qr(matrix).Q has such columns"
         )
-
-
-def _at_least_float32(dtype: torch.dtype) -> torch.dtype:
-    return torch.promote_types(dtype, torch.float32)

@@ -9,6 +9,7 @@ from etf_heads.orientation._base import Orientation
 from etf_heads.orientation._canonical import CanonicalOrientation
 from etf_heads.orientation._dense import MatrixOrientation, RandomOrientation
 from etf_heads.orientation._kronecker import KroneckerOrientation
+from etf_heads.orientation._stiefel import StiefelOrientation
 from etf_heads.orientation._tiled import TiledOrientation
 
 OrientationSpec = str | Tensor | Orientation
@@ -20,7 +21,7 @@ _STRUCTURED: dict[str, type[Orientation]] = {
     "hadamard": KroneckerOrientation,
 }
 DEFAULT_ORIENTATION = "tiled"
-NAMES = (*_STRUCTURED, "random", "random:SEED")
+NAMES = (*_STRUCTURED, "random", "random:SEED", "learned")
 
 
 def make_orientation(
@@ -34,8 +35,9 @@ def make_orientation(
     """An orientation by name, from a matrix, or an orientation object checked and passed on.
 
     Args:
-        spec: "canonical", "tiled", "hadamard", "random" (seed 0) or "random:SEED"; a matrix of
-            shape (in_features, n) with orthonormal columns; or an :class:`Orientation`.
+        spec: "canonical", "tiled", "hadamard", "random" (seed 0), "random:SEED" or
+            "learned" (needs an optimiser of geoopt, see :class:`StiefelOrientation`); a matrix
+            of shape (in_features, n) with orthonormal columns; or an :class:`Orientation`.
         in_features: size of the features.
         columns: what a named orientation gets; others bring their own.
         device: where a stored matrix lives.
@@ -59,6 +61,8 @@ def make_orientation(
         return spec
     if isinstance(spec, str) and spec in _STRUCTURED:
         return _STRUCTURED[spec](in_features, columns)
+    if spec == "learned":
+        return StiefelOrientation(in_features, columns, device=device, dtype=dtype)
     name, _, seed = spec.partition(":") if isinstance(spec, str) else ("", "", "")
     if name == "random" and (seed or "0").isdecimal():
         return RandomOrientation(in_features, columns, int(seed or 0), device=device, dtype=dtype)

@@ -17,6 +17,8 @@ a_few_heads = pytest.mark.parametrize(
     "case",
     [
         HeadCase(64, 10, "tiled"),
+        HeadCase(64, 10, "learned"),
+        HeadCase(40, {"a": 10, "b": 7}, "nearest"),
         HeadCase(60, {"a": 10, "b": 7}, "hadamard", {"bias": True}),
         HeadCase(64, [10, 10], "canonical", {"feature_norm": "unit", "scale": 8.0}),
         HeadCase(15, [10, 7], "random", {"learn_scale": True}),
@@ -28,7 +30,7 @@ a_few_heads = pytest.mark.parametrize(
 
 def stores_data(case):
     """Whether the geometry has parts that no formula rebuilds."""
-    return case.orientation == "given" or "label_counts" in case.options
+    return case.orientation in ("given", "nearest") or "label_counts" in case.options
 
 
 def logits(head, h):
@@ -54,7 +56,8 @@ def test_low_precision_stays_near_float64(case, dtype):
 @each_head
 def test_weight_follows_dtype_and_keeps_float64_exact(case):
     there_and_back = case.make().to(torch.float32).to(torch.float64)
-    tolerance = 1e-6 if stores_data(case) else 1e-12  # data was rounded to float32
+    rounded = stores_data(case) or case.orientation == "learned"  # to float32
+    tolerance = 1e-6 if rounded else 1e-12
     torch.testing.assert_close(there_and_back.weight, case.make().weight, rtol=0, atol=tolerance)
 
 

@@ -1,0 +1,345 @@
+"""What does it cost to find the simplex ETF nearest to K class means in d dimensions?
+
+    python -m benchmarks.nearest_etf                     # everything: some minutes
+    python -m benchmarks.nearest_etf --shapes 512x100    # one size
+    python -m benchmarks.nearest_etf --limit 600         # give slow solvers ten minutes each
+
+Every solver maximises the same linear objective <P, B> over matrices P with orthonormal columns,
+B = HᵀE the (d, K - 1) class means in Helmert coordinates (see etf_heads.geometry.nearest_etf):
+
+    polar              etf_heads.geometry.nearest_etf, float64
+    polar-float32      the same in float32, as in training
+    pymanopt           Riemannian trust region, at most 30 iterations, analytic derivatives (its
+                       objective here is the paper's without the proximal term, which the Helmert
+                       form does not need); pip install pymanopt
+    geoopt-sgd         etf_heads.geometry.riemannian_polar: RiemannianSGD with momentum
+    geoopt-adam        RiemannianAdam, 500 steps at lr 0.2, decayed to 0.002
+                       (RiemannianLineSearch of geoopt 0.5.1 breaks on current versions of scipy)
+
+All start from the first coordinates. Each is measured in a process of its own, which is stopped
+after --limit seconds: its entry then says so. "forward_backward" is measured for the polar only:
+the others have no gradient (the paper's declarative backward solves K² x K² systems; in float64
+their matrix alone would take 8 K⁴ bytes: 0.8 GB at K = 100 and 8 TB at K = 1,000).
+
+Last, the cost of a training step of the heads, on a batch of 128, beside that of nn.Linear with
+AdamW and of a ResNet-18 on 32 x 32 images (forward and backward, no optimiser).
+
+Times are medians over at least --seconds seconds of calls, or of one call that takes longer.
+Memory is the growth of the process's peak resident size, in bytes (on a GPU, of its peak
+allocation), inputs not counted. Use OMP_NUM_THREADS to fix the number of CPU threads: with other
+work on the machine, one is steadiest. The result is JSON with commit, versions, device and date.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import math
+import multiprocessing
+import resource
+import sys
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable
+from importlib.metadata import version
+from multiprocessing.connection import Connection
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from etf_heads import ClassMeanHead, ETFHead, NearestETFHead
+from etf_heads.geometry import (
+    helmert_contract,
+    helmert_expand,
+    nearest_etf,
+    riemannian_polar,
+    simplex_scale,
+)
+from recipes.provenance import provenance
+
+SHAPES = ((64, 10), (512, 10), (512, 100), (2048, 1000))
+RESULT = Path(__file__).parent / "results" / "nearest_etf.json"
+BATCH = 128
+
+
+def main() -> None:
+    """Measure what the command line says, and write it."""
+    options = _options()
+    result: dict[str, Any] = {"provenance": _provenance(options.device), "limit_s": options.limit}
+    result["solvers"] = []
+    result["training_step"] = []
+    for dim, classes in options.shapes:
+        for solver in SOLVERS:
+            entry = _in_own_process(measure_solver, options, solver, dim, classes)
+            result["solvers"].append(entry)
+            _show(entry)
+        for head in HEADS:
+            entry = _in_own_process(measure_step, options, head, dim, classes)
+            result["training_step"].append(entry)
+            _show(entry)
+    entry = _in_own_process(measure_step, options, "resnet18", 512, 100)
+    result["training_step"].append(entry)
+    _show(entry)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(result, indent=1) + "\n")
+    print(f"written to {options.out}")
+
+
+# --- solvers: class means (K, d) -> frame (K, d)
+
+
+def _helmert_form(means: Tensor) -> Tensor:
+    matrix = helmert_contract(means.mT)
+    return matrix / torch.linalg.matrix_norm(matrix, 2)
+
+
+def _frame(orientation: Tensor) -> Tensor:
+    return helmert_expand(orientation).mT * simplex_scale(orientation.shape[1] + 1)
+
+
+def _geoopt_sgd(means: Tensor) -> Tensor:
+    matrix = _helmert_form(means)
+    return _frame(riemannian_polar(matrix, torch.eye(*matrix.shape).to(matrix)))
+
+
+def _geoopt_adam(means: Tensor) -> Tensor:
+    warnings.filterwarnings("ignore", message=".*torch.jit.*")
+    import geoopt  # noqa: PLC0415
+
+    matrix, steps = _helmert_form(means), 500
+    point = geoopt.ManifoldParameter(
+        torch.eye(*matrix.shape).to(matrix), manifold=geoopt.EuclideanStiefel()
+    )
+    optimizer = geoopt.optim.RiemannianAdam([point], lr=0.2)
+    for step in range(steps):
+        optimizer.param_groups[0]["lr"] = 0.2 * 0.01 ** (step / steps)
+        point.grad = -matrix
+        optimizer.step()
+    return _frame(point.detach())
+
+
+def _pymanopt(means: Tensor) -> Tensor:
+    import numpy as np  # noqa: PLC0415
+    import pymanopt  # noqa: PLC0415
+
+    matrix = _helmert_form(means).cpu().numpy()
+    manifold = pymanopt.manifolds.Stiefel(*matrix.shape)
+
+    @pymanopt.function.numpy(manifold)
+    def cost(point: Any) -> float:
+        return -float(np.vdot(point, matrix))
+
+    @pymanopt.function.numpy(manifold)
+    def gradient(point: Any) -> Any:  # noqa: ARG001 (the objective is linear)
+        return -matrix
+
+    @pymanopt.function.numpy(manifold)
+    def hessian(point: Any, direction: Any) -> Any:  # noqa: ARG001
+        return np.zeros_like(direction)
+
+    problem = pymanopt.Problem(
+        manifold, cost, euclidean_gradient=gradient, euclidean_hessian=hessian
+    )
+    method = pymanopt.optimizers.TrustRegions(
+        max_iterations=30, max_time=math.inf, min_gradient_norm=1e-8, verbosity=0
+    )
+    found = method.run(problem, initial_point=np.eye(*matrix.shape))
+    return _frame(torch.as_tensor(found.point, device=means.device))
+
+
+SOLVERS: dict[str, Callable[[Tensor], Tensor]] = {
+    "polar": nearest_etf,
+    "polar-float32": nearest_etf,
+    "pymanopt": _pymanopt,
+    "geoopt-sgd": _geoopt_sgd,
+    "geoopt-adam": _geoopt_adam,
+}
+
+
+def measure_solver(name: str, dim: int, classes: int, device: str, seconds: float) -> Any:
+    """Time, memory and accuracy of one solver at one size."""
+    generator = torch.Generator().manual_seed(0)
+    means = torch.randn(classes, dim, generator=generator, dtype=torch.float64).to(device)
+    solve, exact = SOLVERS[name], means
+    if name == "polar-float32":
+        means = means.float()
+    solve(means[:3, :8])  # what libraries set up once
+    before, last = _peak(device), deque[Tensor](maxlen=1)
+    forward = _time(lambda: last.append(solve(means)), device, seconds)
+    entry: dict[str, Any] = {"forward": forward}
+    entry["memory"] = _peak(device) - before
+    if name.startswith("polar"):
+        upstream = torch.ones_like(means)
+
+        def forward_backward() -> None:
+            solve(means.requires_grad_()).backward(upstream)
+
+        before = _peak(device)
+        forward_backward()
+        entry["memory_forward_backward"] = max(_peak(device) - before, entry["memory"])
+        entry["forward_backward"] = _time(forward_backward, device, seconds)
+    centred = exact - exact.mean(0)
+    frame, best = last[0].detach(), nearest_etf(exact)
+    entry["distance_to_polar"] = (frame.double() - best).abs().max().item()
+    gap = (centred * (best - frame.double())).sum() / (centred * best).sum()
+    entry["objective_below_polar"] = gap.item()
+    return entry
+
+
+# --- heads: one training step
+
+
+def _linear(dim: int, classes: int) -> nn.Module:
+    return nn.Linear(dim, classes)
+
+
+def _nearest(dim: int, classes: int) -> nn.Module:
+    return NearestETFHead(dim, classes)
+
+
+def _nearest_gradient(dim: int, classes: int) -> nn.Module:
+    return NearestETFHead(dim, classes, gradient=True)
+
+
+def _nearest_every_16(dim: int, classes: int) -> nn.Module:
+    return NearestETFHead(dim, classes, update_every=16)
+
+
+HEADS: dict[str, Callable[[int, int], nn.Module]] = {
+    "linear": _linear,
+    "etf": ETFHead,
+    "class-mean": ClassMeanHead,
+    "nearest": _nearest,
+    "nearest-gradient": _nearest_gradient,
+    "nearest-every-16": _nearest_every_16,
+}
+
+
+def measure_step(name: str, dim: int, classes: int, device: str, seconds: float) -> Any:
+    """Seconds of a training step of one head, or of the backbone alone."""
+    labels = torch.arange(BATCH, device=device) % classes
+    if name == "resnet18":
+        from torchvision.models import resnet18  # noqa: PLC0415
+
+        network, inputs = resnet18(num_classes=classes), torch.randn(BATCH, 3, 32, 32)
+    else:
+        network, inputs = HEADS[name](dim, classes), torch.randn(BATCH, dim)
+    network, inputs = network.to(device), inputs.to(device)
+    parameters = list(network.parameters()) if name == "linear" else []
+    optimizer = torch.optim.AdamW(parameters) if parameters else None
+    observes = isinstance(network, NearestETFHead | ClassMeanHead)
+
+    def step() -> None:
+        features = inputs.detach().requires_grad_()
+        logits = network(features, labels) if observes else network(features)
+        F.cross_entropy(logits, labels).backward()
+        if optimizer is not None:
+            optimizer.step()
+            optimizer.zero_grad()
+
+    step()
+    return {"step": _time(step, device, seconds)}
+
+
+# --- measuring
+
+
+def _time(call: Callable[[], Any], device: str, seconds: float) -> dict[str, Any]:
+    times: list[float] = []
+    while not times or (sum(times) < seconds and len(times) < 1000):
+        start = time.perf_counter()
+        call()
+        if torch.device(device).type == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    return {"median_s": median(times), "min_s": min(times), "n": len(times)}
+
+
+def _peak(device: str) -> int:
+    if torch.device(device).type == "cuda":
+        return torch.cuda.max_memory_allocated()
+    kibibyte = 1 if sys.platform == "darwin" else 1024  # what the unit is there
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * kibibyte
+
+
+def _in_own_process(
+    measure: Callable[..., Any],
+    options: argparse.Namespace,
+    name: str,
+    dim: int,
+    classes: int,
+) -> dict[str, Any]:
+    entry: dict[str, Any] = {"name": name, "dim": dim, "classes": classes}
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    arguments = (sender, measure, name, dim, classes, options.device, options.seconds)
+    process = context.Process(target=_report_to, args=arguments)
+    process.start()
+    sender.close()
+    try:
+        if receiver.poll(options.limit):
+            return entry | receiver.recv()
+        return entry | {"stopped": f"did not finish in {options.limit:g} s"}
+    except EOFError:
+        return entry | {"failed": "the process ended without a result"}
+    finally:
+        process.kill()
+        process.join()
+
+
+def _report_to(sender: Connection, measure: Callable[..., Any], *arguments: Any) -> None:
+    try:
+        sender.send(measure(*arguments))
+    except ModuleNotFoundError as error:
+        sender.send({"failed": str(error)})
+
+
+def _provenance(device: str) -> dict[str, Any]:
+    found = provenance(device)
+    found["packages"] |= {
+        name: version(name)
+        for name in ("geoopt", "pymanopt", "torchvision")
+        if importlib.util.find_spec(name)
+    }
+    return found
+
+
+def _show(entry: dict[str, Any]) -> None:
+    times = {
+        key: f"{entry[key]['median_s']:.4g} s"
+        for key in ("forward", "forward_backward", "step")
+        if key in entry
+    }
+    rest = {key: entry[key] for key in ("distance_to_polar", "stopped", "failed") if key in entry}
+    print(f"{entry['dim']}x{entry['classes']} {entry['name']}: {times | rest}", flush=True)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--shapes", nargs="+", type=_shape, default=SHAPES, metavar="DxK", help="sizes to measure"
+    )
+    parser.add_argument("--limit", type=float, default=120, help="seconds for each measurement")
+    parser.add_argument("--seconds", type=float, default=1, help="least time spent on one timing")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, ...")
+    parser.add_argument("--out", type=Path, default=RESULT, help="where the JSON goes")
+    return parser.parse_args()
+
+
+def _shape(text: str) -> tuple[int, int]:
+    dim, _, classes = text.partition("x")
+    if not (dim.isdecimal() and classes.isdecimal() and int(dim) >= int(classes) - 1 > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size DxK with K >= 2 and D >= K - 1")
+    return int(dim), int(classes)
+
+
+if __name__ == "__main__":
+    main()

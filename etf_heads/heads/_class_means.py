@@ -1,0 +1,107 @@
+"""The head whose class vectors are the class means themselves."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from etf_heads._precision import KeepsPrecision
+from etf_heads._tasks import TaskSpec
+from etf_heads.heads._feature_norm import FeatureNorm
+from etf_heads.heads._observing import ObservingHead
+
+
+class ClassMeanHead(KeepsPrecision, ObservingHead):
+    r"""Class vectors are the running class means, centred in each task and of unit length.
+
+    At neural collapse classifier and class means align ("self-duality"; Papyan, Han and Donoho,
+    PNAS 2020). This head puts the means where they would end, and leaves their angles to the
+    data, so it needs no room: any in_features will do. Observing works as in
+    :class:`NearestETFHead`. A class without a centred mean (not seen yet, or the only one seen)
+    has the zero vector, and logit 0.
+
+    Args:
+        in_features: d.
+        tasks_or_classes: K for one task; a mapping or sequence of class counts for several.
+        bias: whether to learn a bias a class.
+        decay: as in :class:`NearestETFHead`.
+        gradient: whether the loss also moves the features through the class means.
+        update_every: take new class vectors on the first and on every n-th batch observed.
+        scale: s, the length of the class vectors.
+        learn_scale: learn s, from there.
+        feature_norm: "batch", "layer", "unit", a module, or None.
+        device: as in ``nn.Linear``.
+        dtype: as in ``nn.Linear``; means and vectors are kept in float32 at least.
+
+    Attributes:
+        vectors: (sum K_t, d) the unit class vectors in use.
+
+    Shape:
+        features (..., d) to logits (..., K); a dict or tuple of (..., K_t) for several tasks.
+
+    Raises:
+        ValueError: if an option is not possible.
+
+    Example:
+        >>> head = ClassMeanHead(2, 2)
+        >>> head.observe(torch.tensor([[3.0, 5.0], [1.0, 5.0]]), torch.tensor([0, 1]))
+        >>> head.weight
+        tensor([[ 1.,  0.],
+                [-1.,  0.]])
+    """
+
+    exact = ("vectors",)
+    vectors: Tensor
+
+    def __init__(
+        self,
+        in_features: int,
+        tasks_or_classes: TaskSpec | int,
+        bias: bool = False,
+        *,
+        decay: float = 0.9,
+        gradient: bool = False,
+        update_every: int = 1,
+        scale: float = 1.0,
+        learn_scale: bool = False,
+        feature_norm: FeatureNorm = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(
+            in_features,
+            tasks_or_classes,
+            decay=decay,
+            gradient=gradient,
+            update_every=update_every,
+            bias=bias,
+            scale=scale,
+            learn_scale=learn_scale,
+            feature_norm=feature_norm,
+            device=device,
+            dtype=dtype,
+        )
+        self.register_buffer("vectors", torch.zeros_like(self.running.means))
+
+    def reset_parameters(self) -> None:
+        """Set what is learned to its start, and forget what was observed."""
+        super().reset_parameters()
+        self.vectors = torch.zeros_like(self.running.means)
+
+    def scores(self, features: Tensor) -> Tensor:
+        """Inner products with the class vectors: (..., d) -> (..., sum K_t)."""
+        return self._scores_with(features, self.vectors)
+
+    def frame(self) -> Tensor:
+        """The unit class vectors, shape (sum K_t, d)."""
+        return self.vectors
+
+    def _derive(self, centred: Tensor) -> Tensor:
+        length = torch.linalg.vector_norm(centred, dim=-1, keepdim=True)
+        return centred / torch.where(length > 0, length, 1.0)
+
+    def _keep(self, derived: Tensor) -> None:
+        self.vectors = derived
+
+    def _scores_with(self, features: Tensor, derived: Tensor) -> Tensor:
+        return features @ derived.to(features.dtype).mT

@@ -1,0 +1,200 @@
+"""Running class means of one task or several: sums of a batch, taken together across processes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, distributed
+
+from etf_heads._precision import KeepsPrecision, at_least_float32
+from etf_heads._tasks import Tasks
+
+Labels = Tensor | Mapping[str, Tensor] | Sequence[Tensor]
+"""Integers of the features' leading shape: one tensor a task (or one tensor, for one task)."""
+
+
+class RunningClassMeans(KeepsPrecision):
+    r"""Means of the features of each class, over all samples or with older ones forgotten.
+
+    Each batch in which a class occurs multiplies the weight of that class's older samples by
+    ``decay``; the mean is the weighted mean of all its samples. So the first batch already
+    gives an unbiased mean, classes that do not occur keep theirs, and ``decay=1`` is the mean
+    over everything seen. Means and weights are buffers in ``state_dict``, kept in float32 at
+    least, and equal in all processes.
+
+    Args:
+        tasks: class counts.
+        in_features: d.
+        decay: in (0, 1].
+        device: of the buffers.
+        dtype: of the buffers; float32 where this is less.
+
+    Attributes:
+        means: (sum K_t, d), zero for classes not seen.
+        counts: (sum K_t,) weight of the samples behind each mean: their number for ``decay=1``.
+        updates: how many batches were taken in.
+
+    Example:
+        >>> running = RunningClassMeans(Tasks.parse([2]), 1, decay=1.0)
+        >>> for h, y in [([[1.0], [3.0]], [0, 0]), ([[5.0], [7.0]], [0, 1])]:
+        ...     means = running.update(*class_sums(torch.tensor(h), torch.tensor(y), running.tasks))
+        >>> means.flatten(), running.counts
+        (tensor([3., 7.]), tensor([3., 1.]))
+    """
+
+    exact = ("means", "counts")
+    means: Tensor
+    counts: Tensor
+    updates: Tensor
+
+    def __init__(
+        self,
+        tasks: Tasks,
+        in_features: int,
+        decay: float,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if not (math.isfinite(decay) and 0 < decay <= 1):
+            raise ValueError(f"decay must lie in (0, 1], 1 for the mean of all; got {decay!r}")
+        self.tasks = tasks
+        self.decay = decay
+        wide = at_least_float32(dtype or torch.get_default_dtype())
+        like = torch.empty(0, device=device, dtype=wide)
+        self.register_buffer("means", like.new_zeros(tasks.total, in_features))
+        self.register_buffer("counts", like.new_zeros(tasks.total))
+        self.register_buffer("updates", torch.zeros((), dtype=torch.int64, device=like.device))
+
+    def reset_parameters(self) -> None:
+        """Forget everything seen."""
+        for buffer in self.buffers():
+            buffer.zero_()
+
+    def update(self, sums: Tensor, counts: Tensor) -> Tensor:
+        """Take in a batch's :func:`class_sums`; the new means keep the gradient of the sums."""
+        kept = self.counts * torch.where(counts > 0, self.decay, 1.0)
+        total = kept + counts
+        step = (sums - counts[:, None] * self.means) / torch.where(total > 0, total, 1.0)[:, None]
+        means = self.means + step
+        # New tensors, not new values in the old ones: a graph may still need those.
+        self.means, self.counts = means.detach(), total
+        self.updates = self.updates + 1
+        return means
+
+    def centres(self, means: Tensor) -> Tensor:
+        """For each class the average of its task's seen classes, shape (sum K_t, d)."""
+        blocks = []
+        for rows, size in zip(self.tasks.slices, self.tasks.sizes, strict=True):
+            seen = (self.counts[rows] > 0).to(means.dtype)
+            centre = seen @ means[rows] / seen.sum().clamp_min(1)
+            blocks.append(centre.expand(size, -1))
+        return torch.cat(blocks)
+
+    def centred(self, means: Tensor) -> Tensor:
+        """Means minus their centres; zero for classes not seen."""
+        return (means - self.centres(means)) * (self.counts > 0)[:, None]
+
+    def extra_repr(self) -> str:
+        """The decay, for ``print(module)``."""
+        return f"decay={self.decay:g}"
+
+
+def class_sums(features: Tensor, labels: Labels, tasks: Tasks) -> tuple[Tensor, Tensor]:
+    """Sums of the features of each class, and numbers of samples, in float32 or better.
+
+    Args:
+        features: (..., d).
+        labels: see :data:`Labels`.
+        tasks: class counts.
+
+    Returns:
+        Sums (sum K_t, d), differentiable, and counts (sum K_t,).
+
+    Raises:
+        ValueError: if labels are no integers, have another shape or are out of range, or
+            features are not finite. Finding out waits for the device once.
+    """
+    flat = features.reshape(-1, features.shape[-1])
+    flat = flat.to(at_least_float32(flat.dtype))
+    columns = _check_labels(labels, features, tasks)
+    if not len(flat):
+        return flat.new_zeros(tasks.total, flat.shape[1]), flat.new_zeros(tasks.total)
+    _check_values(columns, flat, tasks)
+    sums, counts = [], []
+    for column, size in zip(columns, tasks.sizes, strict=True):
+        sums.append(flat.new_zeros(size, flat.shape[1]).index_add(0, column, flat))
+        ones = flat.new_ones(len(flat))
+        counts.append(flat.new_zeros(size).index_add(0, column, ones))
+    return torch.cat(sums), torch.cat(counts)
+
+
+def sum_over_processes(sums: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    """The same of all processes together, in one differentiable exchange; of one, unchanged."""
+    ready = distributed.is_available() and distributed.is_initialized()
+    if not ready or distributed.get_world_size() == 1:
+        return sums, counts
+    together = _AllReduce.apply(torch.cat([sums, counts[:, None]], dim=1))
+    return together[:, :-1], together[:, -1].detach()
+
+
+class _AllReduce(torch.autograd.Function):
+    """Sum over processes; every process's loss depends on the sum, so gradients are summed too."""
+
+    @staticmethod
+    def forward(tensor: Tensor) -> Tensor:
+        total = tensor.clone(memory_format=torch.contiguous_format)
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        """Nothing to keep."""
+
+    @staticmethod
+    def backward(_: Any, grad: Tensor) -> Tensor:
+        return _AllReduce.apply(grad)
+
+
+def _check_labels(labels: Labels, features: Tensor, tasks: Tasks) -> list[Tensor]:
+    if isinstance(labels, Tensor):
+        if len(tasks) > 1:
+            raise ValueError(
+                f"labels must be one tensor for each of {len(tasks)} tasks, "
+                f"{'by name' if tasks.names else 'in order'}; got one tensor"
+            )
+        labels = [labels]
+    columns = []
+    for name, column in zip(tasks.labels, tasks.unpack(labels, "labels"), strict=True):
+        where = f"labels[{name!r}]" if len(tasks) > 1 else "labels"
+        if column.is_floating_point() or column.is_complex() or column.dtype == torch.bool:
+            raise ValueError(f"{where} must be integers, got {column.dtype}")
+        if column.shape != features.shape[:-1]:
+            raise ValueError(
+                f"{where} has shape {tuple(column.shape)}, features of shape "
+                f"{tuple(features.shape)} need {tuple(features.shape[:-1])}"
+            )
+        columns.append(column.reshape(-1).long())
+    return columns
+
+
+def _check_values(columns: list[Tensor], features: Tensor, tasks: Tasks) -> None:
+    low = torch.stack([column.amin() for column in columns])
+    over = torch.stack([c.amax() - (k - 1) for c, k in zip(columns, tasks.sizes, strict=True)])
+    finite = features.detach().isfinite().all()
+    if bool(((low >= 0) & (over <= 0)).all() & finite):  # one wait for the device
+        return
+    if not finite:
+        raise ValueError("features have NaN or infinite entries: this batch was not taken in")
+    for name, column, size in zip(tasks.labels, columns, tasks.sizes, strict=True):
+        first, last = int(column.min()), int(column.max())
+        if first < 0 or last >= size:
+            where = f" of task {name!r}" if len(tasks) > 1 else ""
+            raise ValueError(
+                f"labels{where} run from {first} to {last}, possible are 0 to {size - 1}; leave "
+                "out samples without a label"
+            )
