@@ -21,7 +21,7 @@ def polar(matrix: Tensor) -> Tensor:
 
     .. math:: \partial L / \partial B = P X + (G - P P^\top G)\, Q^{-1} .
 
-    That is O(d n²) work and no n² x n² system. Second derivatives are right as well.
+    That is O(d n²) work and no n² x n² system. Second derivatives are right too, third ones not.
 
     Singular values of at most :math:`\epsilon \max(d, n)\, s_{\max}` count as zero, as in
     ``torch.linalg.matrix_rank``. P still has orthonormal columns then, but those that stand for
