@@ -1,31 +1,69 @@
 """Measuring neural collapse: one-pass class statistics, then named numbers. No head is needed.
 
-A measure (``SingleTaskCollapse``, ``MultiTaskCollapse``, ...) is a :class:`torchmetrics.Metric`:
-``update(features, labels)`` with every batch, on any number of processes, then
-``compute(weight)`` for a dict of floats. Each has a twin that is a function of
-:class:`ClassStatistics`. In every measure 0 means collapsed.
+A measure is a :class:`torchmetrics.Metric`: ``update(features, labels)`` with every batch, on any
+number of processes, then ``compute(weight)`` for a dict of floats. In nearly all of them 0 means
+collapsed (each class says so).
+
+- One task: :class:`SingleTaskCollapse` (NC1 to NC5), :class:`VarianceCollapse` (training against
+  test data), :class:`ManyClassCollapse` (more classes than a simplex ETF has room for).
+- Several: :class:`MultiTaskCollapse` (tasks that share their samples), and
+  :class:`MultiSourceCollapse` (tasks with samples of their own).
+- :class:`RegressionCollapse`; and :class:`LayerwiseCollapse`, any of these at several depths.
+- Their twins ``single_task_collapse``, ``multi_task_collapse``, ... are pure functions of
+  :class:`ClassStatistics`, or of covariances.
+- :class:`NearestCentreDisagreement` and :class:`MultiSourceDisagreement`, made by a measure's
+  ``decisions``, are the second pass that NC4 and S_NC5 need.
+- ``plot_values``, ``plot_gram`` and ``plot_class_plane`` draw (with matplotlib).
 """
 
-from etf_heads.collapse._decisions import NearestCentreDisagreement
+from etf_heads.collapse._decisions import MultiSourceDisagreement, NearestCentreDisagreement
+from etf_heads.collapse._layers import LayerwiseCollapse, pooled
+from etf_heads.collapse._many_classes import (
+    ManyClassCollapse,
+    many_class_collapse,
+    one_versus_rest_margin,
+)
+from etf_heads.collapse._metric import CollapseMetric
+from etf_heads.collapse._multisource import MultiSourceCollapse, multi_source_collapse
 from etf_heads.collapse._multitask import (
     MultiTaskCollapse,
     multi_task_collapse,
     per_task_statistics,
 )
+from etf_heads.collapse._plot import plot_class_plane, plot_gram, plot_values
+from etf_heads.collapse._regression import RegressionCollapse, regression_collapse
 from etf_heads.collapse._single import (
     SingleTaskCollapse,
     class_distance_normalised_variance,
     single_task_collapse,
 )
 from etf_heads.collapse._statistics import ClassStatistics
+from etf_heads.collapse._variance import VarianceCollapse, class_variance, cluster_variance
 
 __all__ = [
     "ClassStatistics",
+    "CollapseMetric",
+    "LayerwiseCollapse",
+    "ManyClassCollapse",
+    "MultiSourceCollapse",
+    "MultiSourceDisagreement",
     "MultiTaskCollapse",
     "NearestCentreDisagreement",
+    "RegressionCollapse",
     "SingleTaskCollapse",
+    "VarianceCollapse",
     "class_distance_normalised_variance",
+    "class_variance",
+    "cluster_variance",
+    "many_class_collapse",
+    "multi_source_collapse",
     "multi_task_collapse",
+    "one_versus_rest_margin",
     "per_task_statistics",
+    "plot_class_plane",
+    "plot_gram",
+    "plot_values",
+    "pooled",
+    "regression_collapse",
     "single_task_collapse",
 ]

@@ -12,6 +12,9 @@ from etf_heads._tasks import Tasks
 MultiTaskLabels = Tensor | Mapping[str, Tensor] | Sequence[Tensor]
 """A (B, T) integer tensor, or one (B,) integer tensor a task."""
 
+MultiSourceFeatures = Mapping[str, Tensor] | Sequence["Tensor | None"]
+"""One tensor a task; tasks without samples in a batch are left out, or None in a sequence."""
+
 MAX_TUPLES = 2**62  # label tuples are numbered in int64
 
 
@@ -62,7 +65,7 @@ def check_labels(labels: MultiTaskLabels, tasks: Tasks, batch: int) -> Tensor:
     if not isinstance(labels, Tensor):
         columns = tasks.unpack(labels, "labels")
         for name, column in zip(tasks.labels, columns, strict=True):
-            where = f"labels[{name!r}]" if len(tasks) > 1 else "labels"
+            where = f"labels[{name!r}]" if tasks.names or len(tasks) > 1 else "labels"
             _check_shape(column, (batch,), where)
         labels = torch.stack([column.long() for column in columns], dim=1)
     _check_shape(labels, (batch, len(tasks)), "labels")
@@ -74,12 +77,47 @@ def check_labels(labels: MultiTaskLabels, tasks: Tasks, batch: int) -> Tensor:
             extremes.tolist(), tasks.sizes, tasks.labels, strict=True
         ):
             if low < 0 or high >= size:
-                where = f" of task {name!r}" if len(tasks) > 1 else ""
+                where = f" of task {name!r}" if tasks.names or len(tasks) > 1 else ""
                 raise ValueError(
                     f"labels{where} run from {low} to {high}, possible are 0 to {size - 1}; leave "
                     f"out samples without a label"
                 )
     return labels
+
+
+def check_sources(
+    features: MultiSourceFeatures, labels: MultiSourceFeatures, tasks: Tasks, num_features: int
+) -> list[tuple[int, Tensor, Tensor]]:
+    """(task, (B_t, d) features, (B_t,) labels) of every task present, or ValueError."""
+    given = _by_task(features, "features", tasks)
+    targets = _by_task(labels, "labels", tasks)
+    if set(given) != set(targets):
+        raise ValueError(
+            f"features are of the tasks {sorted(given)}, labels of {sorted(targets)}: "
+            f"both are needed for every task of a batch"
+        )
+    sources = []
+    for name, own in given.items():
+        task = tasks.labels.index(name)
+        check_features(own, num_features, f"features[{name!r}]")
+        alone = Tasks((tasks.sizes[task],), (name,))
+        sources.append((task, own, check_labels({name: targets[name]}, alone, len(own))[:, 0]))
+    return sources
+
+
+def _by_task(given: MultiSourceFeatures, argument: str, tasks: Tasks) -> dict[str, Tensor]:
+    if isinstance(given, Tensor) or not isinstance(given, (Mapping, Sequence)):
+        raise ValueError(
+            f"{argument} must map task names to tensors, or list one tensor (or None) a task: "
+            f"tasks have samples of their own; got {type(given).__name__}"
+        )
+    if isinstance(given, Mapping):
+        unknown = sorted(set(given) - set(tasks.labels))
+        if unknown:
+            raise ValueError(f"{argument} has the tasks {unknown}, known are {list(tasks.labels)}")
+        return dict(given)
+    named = zip(tasks.labels, tasks.unpack(given, argument), strict=True)
+    return {name: value for name, value in named if value is not None}
 
 
 def _check_shape(labels: Tensor, shape: tuple[int, ...], argument: str) -> None:

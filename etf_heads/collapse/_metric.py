@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import random
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
 from etf_heads._tasks import positive_int
-from etf_heads.collapse._labels import check_features
+from etf_heads.collapse._plot import Values, plot_values
+from etf_heads.collapse._reservoir import Sample
 from etf_heads.collapse._statistics import ClassStatistics
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Covariance = Literal["full", "trace"]
 """Keep the (d, d) within-class scatter, or its trace only."""
 
+NOT_FINITE = (
+    "features have NaN or infinite entries (or squares beyond float64): this batch was not taken in"
+)
+
 _ROWS = ("keys", "counts", "means", "traces")
+_SAMPLE = ("priorities", "features", "labels")
 _SMALLEST_TABLE = 1024  # rows below which merging more often would save no memory worth having
 
 
@@ -33,8 +44,11 @@ class CollapseMetric(Metric):
 
     Args:
         num_features: d.
+        num_targets: columns that stand beside the features in every row.
         covariance: "full" keeps the (d, d) scatter of every source, "trace" its trace only.
         sources: how many independent data sets are measured.
+        reservoir: how many samples of every source to keep, drawn uniformly.
+        seed: of the draw.
         kwargs: further keyword arguments of :class:`torchmetrics.Metric`.
     """
 
@@ -43,20 +57,31 @@ class CollapseMetric(Metric):
     higher_is_better = False
 
     def __init__(
-        self, num_features: int, *, covariance: Covariance, sources: int = 1, **kwargs: Any
+        self,
+        num_features: int,
+        *,
+        num_targets: int = 0,
+        covariance: Covariance = "full",
+        sources: int = 1,
+        reservoir: int = 0,
+        seed: int = 0,
+        **kwargs: Any,
     ) -> None:
         # `compute` takes arguments, so that a cached result may belong to another weight.
         super().__init__(compute_with_cache=False, **kwargs)
         if covariance not in ("full", "trace"):
             raise ValueError(f"covariance={covariance!r} is unknown: possible are 'full', 'trace'")
+        if not isinstance(reservoir, int) or reservoir < 0:
+            raise ValueError(f"reservoir must be a number of samples (0: none), got {reservoir!r}")
         self.num_features = positive_int(num_features, "num_features")
-        self.covariance = covariance
-        self.sources = sources
+        self._width = num_features + num_targets
+        self.covariance, self.sources, self.reservoir = covariance, sources, reservoir
+        self._seeds = random.Random(seed)  # noqa: S311 - draws samples, keeps no secrets
         for source in range(sources):
-            for name in _ROWS:
+            for name in _ROWS + (_SAMPLE if reservoir else ()):
                 self.add_state(f"{name}_{source}", default=[], dist_reduce_fx="cat")
             if covariance == "full":
-                zero = torch.zeros(num_features, num_features, dtype=torch.float64)
+                zero = torch.zeros(self._width, self._width, dtype=torch.float64)
                 self.add_state(f"scatter_{source}", default=zero, dist_reduce_fx="sum")
 
     def forward(self, *args: Any, **kwargs: Any) -> None:
@@ -68,6 +93,7 @@ class CollapseMetric(Metric):
         # A gather needs tensors of equal rank and dtype even from a process without data.
         for source in range(self.sources):
             self._merge_rows(source)
+            self._trim_sample(source)
         super().sync(*args, **kwargs)
 
     @contextmanager
@@ -82,6 +108,17 @@ class CollapseMetric(Metric):
                 self.unsync()
             raise
 
+    def plot(
+        self, val: Values | Sequence[Values] | None = None, ax: Axes | None = None
+    ) -> tuple[Figure, Axes]:
+        """Draw a result of ``compute``, or a curve over several, as :func:`plot_values` does.
+
+        Args:
+            val: a result, or one an epoch; ``compute()`` when None.
+            ax: where to draw; a new figure when None.
+        """
+        return plot_values(self.compute() if val is None else val, ax=ax)
+
     def class_statistics(self, source: int = 0) -> ClassStatistics:
         """Statistics of all data seen by all processes; every process must call this.
 
@@ -91,60 +128,74 @@ class CollapseMetric(Metric):
         with self.sync_context(dist_sync_fn=self.dist_sync_fn, should_sync=self._to_sync):
             return self._statistics(source)
 
-    def _statistics(self, source: int = 0) -> ClassStatistics:
+    def _statistics(self, source: int = 0, what: str = "") -> ClassStatistics:
         """Statistics of the states as they are, gathered or not."""
-        self._merge_rows(source)
-        rows = self._rows(source)
+        rows = self._rows(source).unified()
         if not len(rows.keys):
-            raise ValueError(f"{type(self).__name__} has seen no data: call update first")
+            raise ValueError(f"{type(self).__name__} has seen no data{what}: call update first")
         return rows
 
-    def _add_batch(self, features: Tensor, keys: Tensor, source: int = 0) -> None:
-        """Take in a batch of checked labels; nothing changes if its features are not finite."""
-        features = check_features(features, self.num_features)
+    def _add_batch(
+        self, features: Tensor, keys: Tensor, source: int = 0, *, keep_samples: bool = True
+    ) -> None:
+        """Take in a checked batch; nothing changes if its features are not finite."""
+        features, keys = features.detach().to(self.device), keys.to(self.device)
         if not len(features):
             return
-        batch = ClassStatistics.from_batch(
-            features.detach().to(self.device),
-            keys.to(self.device),
-            covariance=self.covariance == "full",
-        )
+        full = self.covariance == "full"
+        batch = ClassStatistics.from_batch(features, keys, covariance=full)
         # NaN and infinity reach a trace from any entry: the small tensor tells for the large.
         if not batch.traces.isfinite().all():
-            raise ValueError(
-                "features have NaN or infinite entries (or squares beyond float64): "
-                "this batch was not taken in"
-            )
+            raise ValueError(NOT_FINITE)
         for name in _ROWS:
             getattr(self, f"{name}_{source}").append(getattr(batch, name))
         if batch.scatter is not None:
             name = f"scatter_{source}"
             setattr(self, name, getattr(self, name) + batch.scatter)
-        self._merge_rows(source, enough_of_them=True)
+        parts = getattr(self, f"keys_{source}")
+        if sum(map(len, parts[1:])) >= max(len(parts[0]), _SMALLEST_TABLE):
+            self._merge_rows(source)
+        if self.reservoir and keep_samples:
+            sample = Sample.draw(features, keys, self._seeds)
+            for name in _SAMPLE:
+                getattr(self, f"{name}_{source}").append(getattr(sample, name))
+            if sum(map(len, getattr(self, f"labels_{source}"))) > 2 * self.reservoir:
+                self._trim_sample(source)
 
-    def _merge_rows(self, source: int, *, enough_of_them: bool = False) -> None:
-        """Leave one row a group and one tensor a state; perhaps only if that halves the rows."""
-        keys = getattr(self, f"keys_{source}")
-        if enough_of_them:
-            new = sum(len(part) for part in keys[1:])
-            if new < max(len(keys[0]) if keys else 0, _SMALLEST_TABLE):
-                return
+    def _merge_rows(self, source: int) -> None:
+        """Leave one row a group and one tensor a state."""
         merged = self._rows(source).unified()
         for name in _ROWS:
             setattr(self, f"{name}_{source}", [getattr(merged, name)])
         if merged.scatter is not None:
             setattr(self, f"scatter_{source}", merged.scatter)
 
+    def _trim_sample(self, source: int) -> None:
+        """Leave no more than the reservoir holds and one tensor a state."""
+        if self.reservoir:
+            sample = self._sample(source)
+            for name in _SAMPLE:
+                setattr(self, f"{name}_{source}", [getattr(sample, name)])
+
     def _rows(self, source: int) -> ClassStatistics:
-        empty = ClassStatistics(
-            torch.zeros(0, dtype=torch.int64, device=self.device),
-            torch.zeros(0, dtype=torch.int64, device=self.device),
-            torch.zeros(0, self.num_features, dtype=torch.float64, device=self.device),
-            torch.zeros(0, dtype=torch.float64, device=self.device),
+        return ClassStatistics(
+            keys=self._whole(f"keys_{source}", torch.int64),
+            counts=self._whole(f"counts_{source}", torch.int64),
+            means=self._whole(f"means_{source}", torch.float64, self._width),
+            traces=self._whole(f"traces_{source}", torch.float64),
+            scatter=getattr(self, f"scatter_{source}", None),
         )
-        rows = {}
-        for name in _ROWS:
-            value = getattr(self, f"{name}_{source}")  # a list here, a tensor once gathered
-            parts = [value] if isinstance(value, Tensor) else value
-            rows[name] = torch.cat([getattr(empty, name), *parts])
-        return ClassStatistics(**rows, scatter=getattr(self, f"scatter_{source}", None))
+
+    def _sample(self, source: int = 0) -> Sample:
+        """A uniform sample of the data that the states stand for, gathered or not."""
+        return Sample(
+            priorities=self._whole(f"priorities_{source}", torch.float64),
+            features=self._whole(f"features_{source}", torch.float64, self._width),
+            labels=self._whole(f"labels_{source}", torch.int64),
+        ).smallest(self.reservoir)
+
+    def _whole(self, name: str, dtype: torch.dtype, *trailing: int) -> Tensor:
+        """A list state as one tensor, of no rows when there is no data."""
+        value = getattr(self, name)  # a list here, a tensor once gathered
+        empty = torch.zeros(0, *trailing, dtype=dtype, device=self.device)
+        return torch.cat([empty, value] if isinstance(value, Tensor) else [empty, *value])

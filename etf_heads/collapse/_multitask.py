@@ -11,7 +11,7 @@ from torch import Tensor
 
 from etf_heads._tasks import Tasks, TaskSpec
 from etf_heads.collapse import _frames as frames
-from etf_heads.collapse._decisions import NearestCentreDisagreement
+from etf_heads.collapse._decisions import NearestCentreDisagreement, decisions_of_sample
 from etf_heads.collapse._labels import (
     MultiTaskLabels,
     check_features,
@@ -53,8 +53,10 @@ class MultiTaskCollapse(CollapseMetric):
     ====================  =======================================================================
 
     S_NC2 is given for each task, as ``s_nc2_norms/left``, and as the mean over tasks, under the
-    bare name. All are 0 under full collapse. S_NC5, decisions equal to those of the nearest class
-    centre, needs the final centres and so a second pass: see :meth:`decisions`.
+    bare name. All are 0 under full collapse. S_NC5, the share of samples where the classifier
+    does not decide for the nearest class centre, needs the final centres and so a second pass:
+    see :meth:`decisions`. Or a ``reservoir`` keeps so many samples, and ``compute`` adds
+    ``s_nc5`` of these.
 
     When all tuple means coincide the quotients are infinite; a measure of zero vectors is nan.
 
@@ -65,6 +67,8 @@ class MultiTaskCollapse(CollapseMetric):
         covariance: "full" keeps a (d, d) scatter, which ``s_nc1`` needs; "trace" costs O(d) a
             sample instead of O(d²).
         task_weights: c_t, the weight of each task in the training loss; all 1 when None.
+        reservoir: number of samples, drawn uniformly, to keep for ``s_nc5``; none by default.
+        seed: of the draw.
         kwargs: further keyword arguments of :class:`torchmetrics.Metric`.
 
     Example:
@@ -96,9 +100,13 @@ class MultiTaskCollapse(CollapseMetric):
         *,
         covariance: Covariance = "full",
         task_weights: TaskWeights | None = None,
+        reservoir: int = 0,
+        seed: int = 0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(num_features, covariance=covariance, **kwargs)
+        super().__init__(
+            num_features, covariance=covariance, reservoir=reservoir, seed=seed, **kwargs
+        )
         self.tasks = Tasks.parse(tasks)
         self.task_weights = _positive_weights(task_weights, self.tasks)
         strides(self.tasks)  # refuses more label tuples than can be numbered
@@ -123,19 +131,29 @@ class MultiTaskCollapse(CollapseMetric):
             weight: (sum K_t, d) class vectors of all tasks below each other; or (K_t, d) for
                 each task, by name or in order; or modules that have them as ``weight``. None
                 leaves out the measures that need them.
-            bias: accepted for symmetry with :meth:`decisions`; no measure here depends on it.
+            bias: (sum K_t,), or one (K_t,) a task, on which ``s_nc5`` alone depends; the
+                modules' own, or none, when None.
 
         Raises:
             ValueError: before there is data of two label tuples, or for a weight of the wrong
                 shape.
         """
-        del bias
         vectors = None
         if weight is not None:
             vectors = class_vectors(weight, self.tasks, self.num_features, self.device)
-        return multi_task_collapse(
-            self._statistics(), self.tasks, vectors, task_weights=self.task_weights
+        statistics = self._statistics()
+        values = multi_task_collapse(
+            statistics, self.tasks, vectors, task_weights=self.task_weights
         )
+        if self.reservoir and weight is not None:
+            sample = self._sample()
+            centres = per_task_statistics(statistics, self.tasks)
+            metric = NearestCentreDisagreement(
+                "s_nc5", self.tasks, centres, weight, bias, sync_on_compute=False
+            )
+            labels = task_labels(sample.labels, self.tasks)
+            values |= decisions_of_sample(metric, sample.features, labels)
+        return values
 
     def decisions(
         self, weight: Weights | None = None, bias: Biases | None = None

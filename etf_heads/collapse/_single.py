@@ -9,9 +9,9 @@ from torch import Tensor
 
 from etf_heads._tasks import Tasks, class_count
 from etf_heads.collapse import _frames as frames
-from etf_heads.collapse._decisions import NearestCentreDisagreement
+from etf_heads.collapse._decisions import NearestCentreDisagreement, decisions_of_sample
 from etf_heads.collapse._labels import check_features, check_labels
-from etf_heads.collapse._metric import CollapseMetric, Covariance
+from etf_heads.collapse._metric import NOT_FINITE, CollapseMetric, Covariance
 from etf_heads.collapse._statistics import ClassStatistics
 from etf_heads.collapse._vectors import Biases, Weights, class_vectors
 
@@ -41,19 +41,24 @@ class SingleTaskCollapse(CollapseMetric):
                          :meth:`update_out_of_distribution`
     ===================  ========================================================================
 
-    All are 0 under full collapse. NC4, decisions equal to those of the nearest class mean, needs
-    the final means and so a second pass: see :meth:`decisions`. The papers take W as it is; here
-    it is centred, since logits that differ by the same number for all classes are the same
-    classifier.
+    All are 0 under full collapse. NC4, the share of samples where the classifier does not decide
+    for the nearest class mean, needs the final means and so a second pass: see
+    :meth:`decisions`. Or a ``reservoir`` keeps so many samples, and ``compute`` adds ``nc4`` of
+    these. The papers take W as it is; here it is centred, since logits that differ by the same
+    number for all classes are the same classifier.
 
     A class that has not been seen is left out of everything but ``nc2_*_weights``. When all
-    class means coincide the quotients are infinite; a measure of zero vectors is nan.
+    class means coincide the quotients are infinite; a measure of zero vectors is nan. ``update``
+    costs the same for any K; ``compute`` compares all pairs of classes, O(K² d) time in blocks of
+    bounded memory.
 
     Args:
         num_features: d.
         num_classes: K, at least 2.
         covariance: "full" keeps a (d, d) scatter, which ``nc1`` needs; "trace" costs O(d) a
             sample instead of O(d²).
+        reservoir: number of samples, drawn uniformly, to keep for ``nc4``; none by default.
+        seed: of the draw.
         kwargs: further keyword arguments of :class:`torchmetrics.Metric`.
 
     Example:
@@ -74,9 +79,13 @@ class SingleTaskCollapse(CollapseMetric):
         num_classes: int,
         *,
         covariance: Covariance = "full",
+        reservoir: int = 0,
+        seed: int = 0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(num_features, covariance=covariance, **kwargs)
+        super().__init__(
+            num_features, covariance=covariance, reservoir=reservoir, seed=seed, **kwargs
+        )
         self.num_classes = class_count(num_classes, "num_classes")
         self._tasks = Tasks((self.num_classes,))
         zero = torch.zeros(num_features, dtype=torch.float64)
@@ -97,7 +106,7 @@ class SingleTaskCollapse(CollapseMetric):
         features = check_features(features, self.num_features).detach().to(self.device)
         total = features.to(torch.float64).sum(0)
         if not total.isfinite().all():
-            raise ValueError("features have NaN or infinite entries: this batch was not taken in")
+            raise ValueError(NOT_FINITE)
         # Only the direction of their mean is needed: the sum has it.
         self.elsewhere_sum = self.elsewhere_sum + total
 
@@ -109,17 +118,24 @@ class SingleTaskCollapse(CollapseMetric):
         Args:
             weight: (K, d) class vectors, or a module that has them as ``weight``; None leaves
                 out the measures that need them.
-            bias: accepted for symmetry with :meth:`decisions`; no measure here depends on it.
+            bias: (K,), on which ``nc4`` alone depends; the module's own, or none, when None.
 
         Raises:
             ValueError: before there is data of two classes, or for a weight of the wrong shape.
         """
-        del bias
         vectors = None
         if weight is not None:
             (vectors,) = class_vectors(weight, self._tasks, self.num_features, self.device)
         elsewhere = self.elsewhere_sum if self.elsewhere_sum.any() else None
-        return single_task_collapse(self._statistics(), vectors, out_of_distribution=elsewhere)
+        statistics = self._statistics()
+        values = single_task_collapse(statistics, vectors, out_of_distribution=elsewhere)
+        if self.reservoir and weight is not None:
+            sample = self._sample()
+            metric = NearestCentreDisagreement(
+                "nc4", self._tasks, (statistics,), weight, bias, sync_on_compute=False
+            )
+            values |= decisions_of_sample(metric, sample.features, sample.labels)
+        return values
 
     def decisions(
         self, weight: Weights | None = None, bias: Biases | None = None
@@ -179,7 +195,7 @@ def require_two_groups(statistics: ClassStatistics, where: str = "") -> None:
 def variability(statistics: ClassStatistics, name: str) -> dict[str, float]:
     """NC1 as a pseudo-inverse, if there is a scatter, and as a ratio of traces."""
     values = {} if statistics.scatter is None else {name: statistics.variability()}
-    return values | {f"{name}_ratio": _quotient(statistics.within, statistics.between)}
+    return values | {f"{name}_ratio": statistics.within_over_between}
 
 
 def class_distance_normalised_variance(statistics: ClassStatistics) -> float:
@@ -204,9 +220,3 @@ def _equiangular_tightness(vectors: Tensor, of: str) -> dict[str, float]:
         f"nc2_angles_{of}": frames.angle_deviation(vectors),
         f"nc2_gram_{of}": frames.gram_deviation(vectors),
     }
-
-
-def _quotient(numerator: float, denominator: float) -> float:
-    if denominator > 0:
-        return numerator / denominator
-    return float("inf") if numerator > 0 else float("nan")

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+_BLOCK = 128  # columns: fewer would spare more of the product and slow down what is left
+
 
 @dataclass(frozen=True)
 class ClassStatistics:
@@ -64,7 +66,8 @@ class ClassStatistics:
         means = _sum_by_group(features, inverse, len(unique)) / counts[:, None]
         residuals = features - means[inverse]
         traces = _sum_by_group(residuals.square().sum(1), inverse, len(unique))
-        scatter = residuals.T @ residuals if covariance else None
+        # A sample alone in its group is its mean: with many classes that spares most rows.
+        scatter = _gram(residuals[counts[inverse] > 1]) if covariance else None
         return cls(unique, counts, means, traces, scatter)
 
     @classmethod
@@ -91,7 +94,7 @@ class ClassStatistics:
         traces = _sum_by_group(self.traces + shifts.square().sum(1), inverse, groups)
         scatter = self.scatter
         if scatter is not None and groups < len(self.keys):
-            scatter = torch.addmm(scatter, shifts.T, shifts)
+            scatter = scatter + _gram(shifts)
         return ClassStatistics(unique, counts, means, traces, scatter)
 
     def regrouped(self, keys: Tensor) -> ClassStatistics:
@@ -109,7 +112,7 @@ class ClassStatistics:
     @property
     def within(self) -> float:
         r"""Trace of Σ_W: mean squared distance of the samples to their group's mean."""
-        return self._significant(float(self.traces.sum()) / self.samples)
+        return significant(float(self.traces.sum()) / self.samples, self.means)
 
     @property
     def centred_means(self) -> Tensor:
@@ -119,15 +122,14 @@ class ClassStatistics:
     @property
     def between(self) -> float:
         r"""Trace of Σ_B: mean squared distance of the group means to their plain average."""
-        return self._significant(float(self.centred_means.square().sum()) / len(self.keys))
+        return significant(float(self.centred_means.square().sum()) / len(self.keys), self.means)
 
-    def _significant(self, variance: float) -> float:
-        """The variance, or 0 where it is no more than the rounding error of the means.
-
-        Without this a quotient of two rounding errors would pass for a measurement.
-        """
-        size = float(self.means.square().sum()) / len(self.keys)
-        return variance if variance > (64 * torch.finfo(torch.float64).eps) ** 2 * size else 0.0
+    @property
+    def within_over_between(self) -> float:
+        r"""Quotient tr Σ_W / tr Σ_B: infinite when the means coincide, nan when all samples do."""
+        if self.between > 0:
+            return self.within / self.between
+        return math.inf if self.within > 0 else math.nan
 
     def variability(self) -> float:
         r"""tr(Σ_W Σ_B⁺)/G with Σ_W = scatter/N and Σ_B the plain covariance of group means.
@@ -156,6 +158,26 @@ class ClassStatistics:
         vectors, values = vectors[:, kept], values[kept]
         along = (vectors * (self.scatter @ vectors)).sum(0) / self.samples
         return float((along / values).sum()) / groups
+
+
+def significant(variance: float, means: Tensor) -> float:
+    """The variance, or 0 where it is no more than the rounding error of (G, d) means.
+
+    Without this a quotient of two rounding errors would pass for a measurement.
+    """
+    size = float(means.square().sum()) / len(means)
+    return variance if variance > (64 * torch.finfo(torch.float64).eps) ** 2 * size else 0.0
+
+
+def _gram(rows: Tensor) -> Tensor:
+    """RᵀR of (n, d) rows, blocks on and above the diagonal only: it is symmetric."""
+    dim = rows.shape[1]
+    gram = rows.new_empty(dim, dim)
+    for start in range(0, dim, _BLOCK):
+        own = slice(start, start + _BLOCK)
+        gram[own, start:] = rows[:, own].T @ rows[:, start:]
+        gram[start + _BLOCK :, own] = gram[own, start + _BLOCK :].T
+    return gram
 
 
 def _sum_by_group(values: Tensor, group: Tensor, groups: int) -> Tensor:

@@ -40,6 +40,13 @@ def class_biases(
     return _split(bias, "bias", tasks, (), device)
 
 
+def dense_weight(
+    weight: Tensor | nn.Module, shape: tuple[int, int], device: torch.device
+) -> Tensor:
+    """One float64 matrix of this shape, or ValueError."""
+    return _checked(weight, "weight", "weight", shape, device)
+
+
 def _split(
     given: Any, attribute: str, tasks: Tasks, trailing: tuple[int, ...], device: torch.device
 ) -> tuple[Tensor, ...]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from etf_heads._precision import at_least_float32
 from etf_heads._tasks import class_count
 
 
@@ -122,7 +123,7 @@ def helmert_expand(z: Tensor) -> Tensor:
         >>> torch.allclose(helmert_expand(z), z @ helmert(5).T)
         True
     """
-    work = _at_least_float32(z)
+    work = z.to(at_least_float32(z.dtype))
     j, weights = _helmert_weights(work)
     scaled = work * weights
     suffix_sums = scaled.flip(-1).cumsum(-1).flip(-1)
@@ -139,7 +140,7 @@ def helmert_contract(y: Tensor) -> Tensor:
         >>> torch.allclose(helmert_contract(y), y @ helmert(5))
         True
     """
-    work = _at_least_float32(y)
+    work = y.to(at_least_float32(y.dtype))
     j, weights = _helmert_weights(work[..., 1:])
     return ((work.cumsum(-1)[..., :-1] - j * work[..., 1:]) * weights).to(y.dtype)
 
@@ -147,7 +148,3 @@ def helmert_contract(y: Tensor) -> Tensor:
 def _helmert_weights(like: Tensor) -> tuple[Tensor, Tensor]:
     j = torch.arange(1, like.shape[-1] + 1, dtype=like.dtype, device=like.device)
     return j, torch.rsqrt(j * (j + 1))
-
-
-def _at_least_float32(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -205,6 +205,24 @@ class FixedHead(Head):
         return self.code.expand(self.orientation.matrix(device=self._like.device)).mT
 
 
+class MultiTaskFixedHead(FixedHead):
+    """A fixed head of several tasks: takes what :class:`FixedHead` takes."""
+
+    def forward(self, features: Tensor) -> dict[str, Tensor] | tuple[Tensor, ...]:
+        """Logits of each task: (..., d) -> (..., K_t)."""
+        return self.tasks.pack(self.all_logits(features).split(self.tasks.sizes, dim=-1))
+
+    def to_linear(self) -> nn.ModuleDict:
+        """One ``nn.Linear`` a task with the same logits, by task name (or "0", "1", ...).
+
+        A "batch" normalisation is folded in with its running statistics (as in eval mode).
+
+        Raises:
+            ValueError: if another normalisation stands before the head.
+        """
+        return nn.ModuleDict(dict(zip(self.tasks.labels, self._linears(), strict=True)))
+
+
 def _make_norm(
     kind: FeatureNorm,
     in_features: int,

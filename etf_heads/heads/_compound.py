@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
 
 from etf_heads._tasks import Tasks, TaskSpec, positive_int
 from etf_heads.codes import CrossTask, SimplexCode
-from etf_heads.heads._base import FixedHead
+from etf_heads.heads._base import MultiTaskFixedHead
 from etf_heads.heads._feature_norm import FeatureNorm
 from etf_heads.orientation import DEFAULT_ORIENTATION, OrientationSpec, make_orientation
 
 
-class CompoundETFHead(FixedHead):
+class CompoundETFHead(MultiTaskFixedHead):
     r"""Classifiers of several tasks, each a simplex ETF, fixed and mutually orthogonal.
 
     "Neural Collapse in Multi-Task Learning": where the tasks label the same samples and labels
@@ -87,17 +86,3 @@ class CompoundETFHead(FixedHead):
             device=device,
             dtype=dtype,
         )
-
-    def forward(self, features: Tensor) -> dict[str, Tensor] | tuple[Tensor, ...]:
-        """Logits of each task: (..., d) -> (..., K_t)."""
-        return self.tasks.pack(self.all_logits(features).split(self.tasks.sizes, dim=-1))
-
-    def to_linear(self) -> nn.ModuleDict:
-        """One ``nn.Linear`` a task with the same logits, by task name (or "0", "1", ...).
-
-        A "batch" normalisation is folded in with its running statistics (as in eval mode).
-
-        Raises:
-            ValueError: if another normalisation stands before the head.
-        """
-        return nn.ModuleDict(dict(zip(self.tasks.labels, self._linears(), strict=True)))

@@ -6,11 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from etf_heads._tasks import Tasks, TaskSpec, positive_int
 from etf_heads.codes import Code, GramCode, SimplexCode, gram_rank
-from etf_heads.heads._base import FixedHead
+from etf_heads.heads._base import MultiTaskFixedHead
 from etf_heads.heads._feature_norm import FeatureNorm
 from etf_heads.orientation import DEFAULT_ORIENTATION, OrientationSpec, make_orientation
 from etf_heads.theory import JointCounts, optimal_gram
@@ -19,7 +19,7 @@ TaskWeights = Mapping[str, float] | Sequence[float]
 _SHARE = 0.02  # default regularisation, of that at which a balanced task's head would be zero
 
 
-class CorrelatedETFHead(FixedHead):
+class CorrelatedETFHead(MultiTaskFixedHead):
     r"""Classifiers of several tasks fixed to the optimal geometry of their joint labels.
 
     "Neural Collapse in Multi-Task Learning" (Theorem 5.1) shows that two correlated binary tasks
@@ -142,14 +142,6 @@ class CorrelatedETFHead(FixedHead):
         """
         counts = JointCounts.from_labels(labels, tasks)
         return cls(in_features, tasks, counts, bias, **options)  # type: ignore[arg-type]
-
-    def forward(self, features: Tensor) -> dict[str, Tensor] | tuple[Tensor, ...]:
-        """Logits of each task: (..., d) -> (..., K_t)."""
-        return self.tasks.pack(self.all_logits(features).split(self.tasks.sizes, dim=-1))
-
-    def to_linear(self) -> nn.ModuleDict:
-        """One ``nn.Linear`` a task with the same logits, as in :class:`CompoundETFHead`."""
-        return nn.ModuleDict(dict(zip(self.tasks.labels, self._linears(), strict=True)))
 
 
 def _matching(label_counts: Tensor | JointCounts, tasks: Tasks) -> JointCounts:

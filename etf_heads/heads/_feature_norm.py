@@ -10,6 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from etf_heads._precision import at_least_float32
+
 FeatureNorm = Literal["batch", "layer", "unit"] | nn.Module | None
 """A name, any module that keeps the shape (..., d), or None for nothing."""
 
@@ -38,7 +40,7 @@ class UnitFeatureNorm(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Normalise each feature vector: (..., d) -> (..., d)."""
-        dtype = torch.promote_types(features.dtype, torch.float32)
+        dtype = at_least_float32(features.dtype)
         length = torch.linalg.vector_norm(features, dim=-1, keepdim=True, dtype=dtype)
         return (features / length.clamp_min(torch.finfo(dtype).tiny)).to(features.dtype)
 

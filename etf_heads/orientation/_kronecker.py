@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from etf_heads._precision import at_least_float32
 from etf_heads.geometry import dct, hadamard
 from etf_heads.orientation._base import Orientation
 
@@ -64,7 +65,7 @@ class KroneckerOrientation(Orientation):
         return torch.cat([grid.flatten(-2), rest], dim=-1)
 
     def _factors(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        dtype = torch.promote_types(like.dtype, torch.float32)
+        dtype = at_least_float32(like.dtype)
         a = _small_orthogonal(self._p, dtype, like.device)[:, : self._a_columns]
         b = _small_orthogonal(self._q, dtype, like.device)
         return a.to(like.dtype), b.to(like.dtype)

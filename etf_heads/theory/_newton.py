@@ -36,32 +36,38 @@ class Solution:
 
 def minimise(problem: FactoredProblem, tolerance: float, max_iterations: int) -> Solution:
     """Minimise F until the relative duality gap is within the tolerance, or no step helps."""
-    zero = problem.zero()
-    solution = Solution(zero, problem.lower_bound(zero), 0)
+    solution = _certified(problem, problem.zero(), -math.inf, 0)
     if solution.relative_gap <= tolerance:
         return solution
-    point = problem.start()
-    bound = max(solution.lower_bound, problem.lower_bound(point))
-    inverses = point.features.new_empty(len(point.features), *point.factor.shape)
-    radius = 0.5 * float(point.factor.norm())
-    solution = Solution(point, bound, 0)
+    solution = _certified(problem, problem.start(), solution.lower_bound, 0)
+    start = solution.point
+    inverses = start.features.new_empty(len(start.features), *start.factor.shape)
+    radius = 0.5 * float(start.factor.norm())
+    del start  # points of many tuples are large
     while solution.relative_gap > tolerance and solution.iterations < max_iterations:
-        model = NewtonModel(problem, solution.point, inverses)
-        moved, radius = _advance(problem, model, radius, math.sqrt(solution.relative_gap))
+        moved, radius = _advance(problem, solution, inverses, radius)
         if moved is None:
             break
-        bound = max(bound, problem.lower_bound(moved))
-        solution = Solution(moved, bound, solution.iterations + 1)
+        solution = _certified(problem, moved, solution.lower_bound, solution.iterations + 1)
     return solution
 
 
+def _certified(
+    problem: FactoredProblem, point: Point, best_bound: float, iterations: int
+) -> Solution:
+    """A point with the best lower bound so far: every point's bound holds for all."""
+    return Solution(point, max(best_bound, problem.lower_bound(point)), iterations)
+
+
 def _advance(
-    problem: FactoredProblem, model: NewtonModel, radius: float, accuracy: float
+    problem: FactoredProblem, solution: Solution, inverses: Tensor, radius: float
 ) -> tuple[Point | None, float]:
     """One accepted step and the next radius; no point when round-off hides all progress."""
-    point = model.point
+    point = solution.point
+    model = NewtonModel(problem, point, inverses)
+    accuracy = min(0.1, math.sqrt(solution.relative_gap))
     for _ in range(_MAX_REJECTIONS):
-        step, gain, at_boundary = _truncated_cg(problem, model, radius, min(0.1, accuracy))
+        step, gain, at_boundary = _truncated_cg(problem, model, radius, accuracy)
         factor = point.factor + step
         features = _damped(problem, point, factor, model.feature_step(step))
         moved = problem.point(factor, features)

@@ -9,7 +9,12 @@ import torch
 from torch import distributed as dist
 from torch.multiprocessing import get_context, start_processes
 
-from etf_heads.collapse import MultiTaskCollapse, SingleTaskCollapse
+from etf_heads.collapse import (
+    MultiSourceCollapse,
+    MultiTaskCollapse,
+    RegressionCollapse,
+    SingleTaskCollapse,
+)
 
 TASKS = {"left": 4, "right": 3}
 
@@ -42,15 +47,21 @@ def measured(bounds, group=None):
     parts = [slice(a, b) for a, b in pairwise(bounds)]
     multi = MultiTaskCollapse(6, TASKS, process_group=group)
     single = SingleTaskCollapse(6, 4, process_group=group)
+    # A reservoir that holds all is exact, whoever had which sample.
+    sources = MultiSourceCollapse(6, TASKS, reservoir=200, process_group=group)
+    regression = RegressionCollapse(6, 2, process_group=group)
     for part in parts:
         multi.update(features[part], labels[part])
         single.update(features[part], labels[part, 0])
+        sources.update([features[part]] * 2, [labels[part, 0], labels[part, 1]])
+        regression.update(features[part], labels[part].double())
     decisions = multi.decisions(weight)
     for part in parts:
         decisions.update(features[part], labels[part])
     first = multi.compute(weight)
     assert first == multi.compute(weight)  # gathering leaves a process's own states alone
-    return first | single.compute(weight[:4]) | decisions.compute()
+    others = sources.compute(weight) | regression.compute(weight[:2])
+    return first | single.compute(weight[:4]) | decisions.compute() | others
 
 
 def work(rank, folder):
@@ -62,6 +73,18 @@ def work(rank, folder):
     (Path(folder) / f"{rank}.json").write_text(json.dumps(values))
     dist.barrier()
     dist.destroy_process_group()
+
+
+def test_an_error_in_compute_leaves_a_synced_metric_as_it_was():
+    measure = SingleTaskCollapse(
+        2, 3, distributed_available_fn=lambda: True, dist_sync_fn=lambda state, **_: [state] * 2
+    )
+    measure.update(torch.randn(4, 2), torch.full((4,), 1))
+    with pytest.raises(ValueError, match="only one class"):
+        measure.compute()
+    measure.update(torch.randn(4, 2), torch.full((4,), 2))
+    measure.compute()
+    assert measure.class_statistics().counts.tolist() == [8, 8]  # as if two had the same data
 
 
 def test_two_and_three_processes_measure_the_same_as_one(tmp_path, monkeypatch):

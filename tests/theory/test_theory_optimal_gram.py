@@ -1,6 +1,5 @@
 """The convex solver against brute force, the closed forms, and itself with labels renamed."""
 
-import itertools
 import math
 import resource
 import time
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.optimize import minimize
-from scipy.special import log_softmax
+from torch.nn.functional import one_hot
 
 from etf_heads.theory import (
     JointCounts,
@@ -24,42 +23,40 @@ from etf_heads.theory import (
 
 
 def brute_force(counts, lambda_w, lambda_h, task_weights, seed):
-    """The model as the paper writes it, W and H as they are, by L-BFGS with NumPy gradients.
+    """The model as the paper writes it, W and H as they are, by SciPy's L-BFGS.
 
     Returns the objective and the class vectors' Gram matrix.
     """
-    sizes = counts.shape
+    sizes, total = counts.shape, sum(counts.shape)
     labels = np.argwhere(counts > 0)
-    n = counts[tuple(labels.T)]
-    dim, total, groups = sum(sizes), sum(sizes), len(labels)
-    bounds = np.concatenate([[0], np.cumsum(sizes)])
-    c = np.repeat(task_weights, sizes)
-    targets = np.zeros((groups, total))
-    for t, start in enumerate(bounds[:-1]):
-        targets[np.arange(groups), start + labels[:, t]] = 1
+    groups = len(labels)
+    n = torch.tensor(counts[counts > 0])[:, None]
+    share = n / n.sum()
+    c = torch.tensor(np.repeat(task_weights, sizes))
+    targets = torch.cat(
+        [one_hot(torch.tensor(y), k) for y, k in zip(labels.T, sizes, strict=True)], dim=1
+    )
     # Any rescaling of W and H is allowed in the search; this one balances their curvature.
-    unit = (lambda_h * n.sum() / lambda_w) ** 0.25
+    unit = (lambda_h * n.sum().item() / lambda_w) ** 0.25
+
+    def parts(x):
+        W, H = torch.from_numpy(x).reshape(total + groups, total).split([total, groups])
+        return W * unit, H / unit
 
     def objective(x):
-        W = x[: total * dim].reshape(total, dim) * unit
-        H = x[total * dim :].reshape(groups, dim) / unit
-        Z = H @ W.T
-        logp = np.concatenate(
-            [log_softmax(Z[:, a:b], axis=1) for a, b in itertools.pairwise(bounds)],
-            axis=1,
-        )
-        share = (n / n.sum())[:, None]
+        W, H = parts(x)
+        logp = torch.cat([z.log_softmax(1) for z in (H @ W.T).split(sizes, 1)], 1)
         value = -(share * c * targets * logp).sum()
-        value += lambda_h * (n[:, None] * H**2).sum() + lambda_w * (c[:, None] * W**2).sum()
-        dZ = share * c * (np.exp(logp) - targets)
+        value += lambda_h * (n * H**2).sum() + lambda_w * (c[:, None] * W**2).sum()
+        dZ = share * c * (logp.exp() - targets)
         dW = dZ.T @ H + 2 * lambda_w * c[:, None] * W
-        dH = dZ @ W + 2 * lambda_h * n[:, None] * H
-        return value, np.concatenate([(dW * unit).ravel(), (dH / unit).ravel()])
+        dH = dZ @ W + 2 * lambda_h * n * H
+        return value.item(), torch.cat([dW * unit, dH / unit]).flatten().numpy()
 
-    start = np.random.default_rng(seed).normal(size=(total + groups) * dim) * 0.5
+    start = np.random.default_rng(seed).normal(size=(total + groups) * total) * 0.5
     options = {"maxiter": 20000, "maxfun": 40000, "maxcor": 30, "ftol": 0, "gtol": 1e-11}
     found = minimize(objective, start, jac=True, method="L-BFGS-B", options=options)
-    W = found.x[: total * dim].reshape(total, dim) * unit
+    W, _ = parts(found.x)
     return found.fun, W @ W.T
 
 
@@ -91,8 +88,8 @@ def test_equals_brute_force(seed):
     )
     reached = int(np.argmin(values))
     assert best.objective == pytest.approx(values[reached], rel=1e-9)
-    size = np.abs(grams[reached]).max()
-    assert np.abs(best.gram.numpy() - grams[reached]).max() <= 1e-6 * max(size, 1e-3)
+    difference = (best.gram - grams[reached]).abs().max()
+    assert difference <= 1e-6 * max(grams[reached].abs().max(), 1e-3)
 
 
 def test_zero_counts_occur_among_the_random_problems():

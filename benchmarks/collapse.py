@@ -1,0 +1,319 @@
+"""What does measuring collapse cost? Throughput and peak memory of one pass, and of plain ways.
+
+Every measurement runs in a process of its own, on random features that are already in memory, in
+batches, and ends with the statistics that NC1 needs: class means and the within-class scatter.
+
+- read:    every feature is read once (a sum): what no way of measuring can beat.
+- trace:   SingleTaskCollapse(covariance="trace"): all measures but nc1.
+- full:    SingleTaskCollapse(covariance="full").
+- matmul:  textbook, two passes, a loop over classes, float32; scatter as zᵀz of each class.
+- outer:   the same with the sum of outer products z zᵀ of single samples, as in the code published
+           with Papyan, Han and Donoho (2020).
+
+The two-pass ways would in practice also run the network twice, which is not counted here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchmetrics
+from torch import Tensor
+
+from etf_heads.collapse import SingleTaskCollapse
+
+HERE = Path(__file__).parent
+SIZES = ((10, 512), (100, 512), (1000, 2048))
+METHODS = ("read", "trace", "full", "matmul", "outer")
+POOL = 4096  # distinct samples in memory, read over and over
+
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+
+Batches = Callable[[], Iterator[tuple[Tensor, Tensor]]]
+
+
+def read(batches: Batches, classes: int, dim: int, device: str) -> None:
+    """Touch every feature once."""
+    total = torch.zeros(dim, device=device)
+    for features, _ in batches():
+        total += features.sum(0)
+    float(total[0] + classes)
+
+
+def one_pass(covariance: str) -> Callable[[Batches, int, int, str], None]:
+    """This package."""
+
+    def run(batches: Batches, classes: int, dim: int, device: str) -> None:
+        measure = SingleTaskCollapse(dim, classes, covariance=covariance).to(device)
+        for features, labels in batches():
+            measure.update(features, labels)
+        float(measure.class_statistics().traces.sum())
+
+    return run
+
+
+def two_passes(scatter_of: Callable[[Tensor], Tensor]) -> Callable[[Batches, int, int, str], None]:
+    """Class means in a first pass, scatter about them in a second, a loop over classes in both."""
+
+    def run(batches: Batches, classes: int, dim: int, device: str) -> None:
+        sums, counts = torch.zeros(classes, dim, device=device), [0] * classes
+        for features, labels in batches():
+            for k in range(classes):
+                rows = (labels == k).nonzero(as_tuple=True)[0]
+                if len(rows):
+                    sums[k] += features[rows].sum(0)
+                    counts[k] += len(rows)
+        means = sums / torch.tensor(counts, device=device).clamp_min(1)[:, None]
+        scatter = torch.zeros(dim, dim, device=device)
+        for features, labels in batches():
+            for k in range(classes):
+                rows = (labels == k).nonzero(as_tuple=True)[0]
+                if len(rows):
+                    scatter += scatter_of(features[rows] - means[k])
+        float(scatter.trace())
+
+    return run
+
+
+RUNS: dict[str, Callable[[Batches, int, int, str], None]] = {
+    "read": read,
+    "trace": one_pass("trace"),
+    "full": one_pass("full"),
+    "matmul": two_passes(lambda z: z.T @ z),
+    "outer": two_passes(lambda z: (z.unsqueeze(-1) @ z.unsqueeze(1)).sum(0)),
+}
+
+
+def measure_one(
+    method: str,
+    *,
+    classes: int,
+    dim: int,
+    samples: int,
+    batch: int,
+    seconds: float,
+    device: str,
+    clock: str,
+    threads: int,
+) -> dict[str, Any]:
+    """Time one method here and now: passes over ``samples`` until ``seconds`` are spent."""
+    torch.manual_seed(0)
+    torch.set_num_threads(threads)
+    now = CLOCKS[clock]
+    features = torch.randn(POOL, dim, device=device)
+    labels = torch.randint(classes, (POOL,), device=device)
+
+    def batches(total: int = samples) -> Iterator[tuple[Tensor, Tensor]]:
+        for start in range(0, total, batch):
+            rows = slice(start % POOL, start % POOL + batch)
+            yield features[rows], labels[rows]
+
+    for dtype in (torch.float32, torch.float64):
+        small = torch.ones(256, 256, dtype=dtype, device=device)
+        float((small @ small).sum())  # the matrix library takes its own memory at its first use
+    before = reset_peak(device)
+    RUNS[method](lambda: batches(batch), classes, dim, device)  # warm up
+    times: list[float] = []
+    while sum(times) < seconds and len(times) < 5:
+        start = now()
+        RUNS[method](batches, classes, dim, device)  # ends with a number on the CPU
+        times.append(now() - start)
+    return {
+        "method": method,
+        "classes": classes,
+        "features": dim,
+        "samples": samples,
+        "seconds": times,
+        "samples_per_second": samples / statistics.median(times),
+        "peak_memory_bytes": peak(device) - before,
+    }
+
+
+def reset_peak(device: str) -> int:
+    """Bytes in use now; the peak is counted from here."""
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated()
+    Path("/proc/self/clear_refs").write_text("5")  # resets the resident high-water mark (Linux)
+    return peak(device)
+
+
+def peak(device: str) -> int:
+    """Most bytes in use since :func:`reset_peak`."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
+    status = Path("/proc/self/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024
+
+
+def provenance(device: str) -> dict[str, Any]:
+    """Where and with what the numbers were measured."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", *arguments]
+        return subprocess.run(  # noqa: S603 - no input from outside
+            command, cwd=HERE, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    cpu = platform.processor() or platform.machine()
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            cpu = line.split(":")[1].strip()
+            break
+    return {
+        "commit": git("rev-parse", "HEAD"),
+        "uncommitted_changes": bool(git("status", "--porcelain", "etf_heads", "benchmarks/*.py")),
+        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchmetrics": torchmetrics.__version__,
+        "device": torch.cuda.get_device_name() if device == "cuda" else cpu,
+    }
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.collapse",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--device",
+        choices=("cpu", "cuda"),
+        default="cuda" if torch.cuda.is_available() else "cpu",
+        help="where features and statistics live (default: a GPU if there is one)",
+    )
+    parser.add_argument("--batch", type=int, default=256, help="samples a batch (default 256)")
+    parser.add_argument(
+        "--samples",
+        type=int,
+        default=POOL,
+        help=f"samples a run (default {POOL}); peak memory is also taken at four times as many",
+    )
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=5.0,
+        help="repeat a run up to five times or until so much time is spent; the median counts",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=HERE / "results" / "collapse.json",
+        help="JSON file to write (default: benchmarks/results/collapse.json)",
+    )
+    parser.add_argument(
+        "--clock",
+        choices=tuple(CLOCKS),
+        default="wall",
+        help="wall: seconds that pass; cpu: those that the process computes, which on a machine "
+        "shared with others is the steadier number (use it with --threads 1)",
+    )
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=torch.get_num_threads(),
+        help="CPU threads of PyTorch (default: its own choice)",
+    )
+    parser.add_argument("--one", help=argparse.SUPPRESS)  # one measurement, in its own process
+    return parser.parse_args()
+
+
+def in_own_process(**what: Any) -> dict[str, Any]:
+    """:func:`measure_one` in a fresh process, so that no memory is there already."""
+    command = [sys.executable, "-m", "benchmarks.collapse", "--one", json.dumps(what)]
+    done = subprocess.run(  # noqa: S603 - this very file
+        command, cwd=HERE.parent, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        return {**what, "failed": done.stderr.strip().splitlines()[-1:]}
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+def main() -> None:
+    """Measure everything, print a table, write the JSON."""
+    options = arguments()
+    if options.one:
+        print(json.dumps(measure_one(**json.loads(options.one))))
+        return
+    results = []
+    print(f"{'K':>5} {'d':>5} {'method':>7} {'samples/s':>12} {'peak MiB':>9} {'at 4x':>7}")
+    for classes, dim in SIZES:
+        for method in METHODS:
+            common = {
+                "method": method,
+                "classes": classes,
+                "dim": dim,
+                "batch": options.batch,
+                "device": options.device,
+                "clock": options.clock,
+                "threads": options.threads,
+            }
+            # A sample's cost is the same in every batch; outer products would take minutes.
+            samples = options.samples // 8 if method == "outer" else options.samples
+            result = in_own_process(**common, samples=samples, seconds=options.seconds)
+            if method in ("trace", "full"):
+                longer = in_own_process(**common, samples=4 * options.samples, seconds=0.001)
+                result["peak_memory_bytes_at_4x_samples"] = longer.get("peak_memory_bytes")
+            results.append(result)
+            print(row(result), flush=True)
+    ratios = {
+        f"K={classes}, d={dim}": {
+            f"full over {other}": speed(results, classes, "full") / speed(results, classes, other)
+            for other in ("matmul", "outer", "read")
+        }
+        for classes, dim in SIZES
+    }
+    for size, ratio in ratios.items():
+        print(size, {name: round(value, 4) for name, value in ratio.items()})
+    report = {
+        "question": "What does measuring collapse cost?",
+        "provenance": provenance(options.device),
+        "batch": options.batch,
+        "clock": options.clock,
+        "threads": options.threads,
+        "results": results,
+        "throughput_ratios": ratios,
+    }
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(json.dumps(report, indent=1) + "\n")
+    print("written to", options.output)
+
+
+def speed(results: list[dict[str, Any]], classes: int, method: str) -> float:
+    """Samples per second of one measurement; nan if it failed."""
+    for result in results:
+        if (result["classes"], result["method"]) == (classes, method):
+            return float(result.get("samples_per_second", "nan"))
+    raise KeyError((classes, method))
+
+
+def row(result: dict[str, Any]) -> str:
+    """A line of the table."""
+    if "failed" in result:
+        return f"{result['classes']:5} {result['dim']:5} {result['method']:>7} {result['failed']}"
+    mib = result["peak_memory_bytes"] / 2**20
+    later = result.get("peak_memory_bytes_at_4x_samples")
+    grown = f"{later / 2**20:7.0f}" if later is not None else ""
+    return (
+        f"{result['classes']:5} {result['features']:5} {result['method']:>7} "
+        f"{result['samples_per_second']:12.0f} {mib:9.0f} {grown}"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""Pictures of collapse; matplotlib is loaded when the first one is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor
+
+from etf_heads._tasks import Tasks, TaskSpec
+from etf_heads.collapse import _frames as frames
+from etf_heads.collapse._labels import check_features
+from etf_heads.collapse._statistics import ClassStatistics
+from etf_heads.collapse._vectors import class_vectors
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Values = Mapping[str, float]
+"""What a measure's ``compute`` returns."""
+
+
+def plot_values(
+    values: Values | Sequence[Values], *, ax: Axes | None = None, over: str = "epoch"
+) -> tuple[Figure, Axes]:
+    """Bars of one result, or a curve for each measure over several, on a logarithmic axis.
+
+    Collapse is a fall by orders of magnitude. A value that is not positive has no logarithm and
+    leaves a gap in its curve, or no bar.
+
+    Args:
+        values: a result of ``compute``, or one an epoch.
+        ax: where to draw; a new figure when None.
+        over: label of the horizontal axis of curves.
+
+    Raises:
+        ImportError: without matplotlib.
+        ValueError: if there is no result.
+    """
+    results = [values] if isinstance(values, Mapping) else list(values)
+    if not results:
+        raise ValueError("values is empty: give at least one result of compute")
+    figure, ax = _axes(ax)
+    names = list(dict.fromkeys(name for result in results for name in result))
+    ax.set_yscale("log", nonpositive="mask")
+    if len(results) == 1:
+        ax.bar(range(len(names)), [results[0][name] for name in names])
+        ax.set_xticks(range(len(names)), names, rotation=60, ha="right")
+    else:
+        for name in names:
+            curve = [result.get(name, float("nan")) for result in results]
+            ax.plot(range(1, len(curve) + 1), curve, marker=".", label=name)
+        ax.set_xlabel(over)
+        ax.legend(fontsize="small")
+    ax.set_ylabel("distance from collapse")
+    return figure, ax
+
+
+def plot_gram(
+    weight: Tensor, tasks: TaskSpec | Tasks, *, ax: Axes | None = None
+) -> tuple[Figure, Axes]:
+    """Heat map of the cosines of all class vectors, each task's centred by its mean.
+
+    Under collapse: ones on the diagonal, -1/(K_t - 1) within a task, 0 across tasks.
+
+    Args:
+        weight: (sum K_t, d) class vectors of all tasks below each other.
+        tasks: class counts by task name, or in order; ``[K]`` for one task.
+        ax: where to draw; a new figure when None.
+
+    Raises:
+        ImportError: without matplotlib.
+    """
+    tasks = Tasks.parse(tasks)
+    vectors = class_vectors(weight, tasks, weight.shape[-1], torch.device("cpu"))
+    units = torch.cat([frames.unit_rows(frames.centred(own)) for own in vectors])
+    figure, ax = _axes(ax)
+    image = ax.imshow((units @ units.T).numpy(), cmap="RdBu_r", vmin=-1, vmax=1)
+    for rows in tasks.slices[1:]:
+        ax.axhline(rows.start - 0.5, color="black", linewidth=0.8)
+        ax.axvline(rows.start - 0.5, color="black", linewidth=0.8)
+    middles = [(rows.start + rows.stop - 1) / 2 for rows in tasks.slices]
+    if tasks.names:
+        ax.set_xticks(middles, tasks.names)
+        ax.set_yticks(middles, tasks.names)
+    figure.colorbar(image, ax=ax, label="cosine")
+    return figure, ax
+
+
+def plot_class_plane(
+    statistics: ClassStatistics,
+    features: Tensor,
+    labels: Tensor,
+    classes: tuple[int, int, int],
+    *,
+    ax: Axes | None = None,
+) -> tuple[Figure, Axes]:
+    """Features of three classes, projected on the plane through their means.
+
+    Under collapse each class is a point and the three are corners of an equilateral triangle.
+
+    Args:
+        statistics: keys are class labels.
+        features: (B, d).
+        labels: (B,) integers.
+        classes: three labels that the statistics have seen.
+        ax: where to draw; a new figure when None.
+
+    Raises:
+        ImportError: without matplotlib.
+        ValueError: if one of the classes has no mean, or the three means lie on a line.
+    """
+    check_features(features, statistics.means.shape[1])
+    seen = statistics.keys.tolist()
+    if len(set(classes)) != 3 or not set(classes) <= set(seen):
+        raise ValueError(f"classes={classes} must be three of those that have a mean: {seen}")
+    corners = statistics.means[[seen.index(k) for k in classes]]
+    origin = corners.mean(0)
+    spread = torch.linalg.svd(corners - origin, full_matrices=False)
+    axes = spread.Vh[:2].T
+    if spread.S[1] <= 1e-12 * spread.S[0]:
+        raise ValueError(f"the means of classes={classes} lie on one line: choose others")
+    figure, ax = _axes(ax)
+    for k, corner in zip(classes, corners, strict=True):
+        own = features[labels == k].detach().to(corner.device).to(corner.dtype)
+        points = (own - origin) @ axes
+        drawn = ax.scatter(points[:, 0].cpu(), points[:, 1].cpu(), s=6, alpha=0.5, label=str(k))
+        x, y = ((corner - origin) @ axes).tolist()
+        ax.scatter(x, y, marker="X", s=80, color=drawn.get_facecolor()[0], edgecolor="black")
+    ax.set_aspect("equal")
+    ax.legend(title="class")
+    return figure, ax
+
+
+def _axes(ax: Axes | None) -> tuple[Figure, Axes]:
+    if ax is not None:
+        return cast("Figure", ax.figure), ax
+    try:
+        from matplotlib import pyplot as plt  # noqa: PLC0415 - not a core dependency
+    except ImportError as error:
+        raise ImportError('plots need matplotlib: pip install "etf_heads[recipes]"') from error
+    return plt.subplots(layout="constrained")
