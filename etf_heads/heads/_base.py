@@ -82,11 +82,14 @@ class Head(nn.Module):
         return self._finish(self.scores(self._prepare(features)))
 
     def _prepare(self, features: Tensor) -> Tensor:
+        self._check_size(features)
+        return features if self.norm is None else self.norm(features)
+
+    def _check_size(self, features: Tensor) -> None:
         if features.shape[-1] != self.in_features:
             raise ValueError(
                 f"features have {features.shape[-1]} entries, the head takes {self.in_features}"
             )
-        return features if self.norm is None else self.norm(features)
 
     def _finish(self, logits: Tensor) -> Tensor:
         if not isinstance(self.scale, float) or self.scale != 1.0:

@@ -40,7 +40,8 @@ class NearestETFHead(ObservingHead):
         tasks_or_classes: K for one task; a mapping or sequence of class counts for several.
         bias: whether to learn a bias a class.
         solver: "polar", exact; or "riemannian", which descends from the frame at hand with
-            geoopt to the same result to about 1e-5 (float32: 3e-4) and needs ``gradient=False``.
+            geoopt to the same result, to about 1e-7 (1e-3 in float32), and needs
+            ``gradient=False``.
         decay: what each batch leaves of the weight of its classes' older samples, in (0, 1]; 1
             for the mean over everything. 0.9 is about the last ten batches of each class.
         gradient: whether the loss also moves the features through the polar factor, as the

@@ -93,9 +93,11 @@ class ObservingHead(Head):
             ValueError: if labels or features are not as above, or not finite, or out of range;
                 nothing is taken in then.
         """
-        # A copy, so that a batch normalisation does not count a batch that forward sees as well.
-        norm = copy.deepcopy(self.norm)
-        self._observe(self._prepare(features) if norm is None else norm(features), labels)
+        self._check_size(features)
+        if self.norm is not None:
+            # A copy: a batch normalisation is not to count a batch that forward sees as well.
+            features = copy.deepcopy(self.norm)(features)
+        self._observe(features, labels)
 
     def reset_parameters(self) -> None:
         """Set what is learned to its start, and forget what was observed."""
@@ -115,6 +117,8 @@ class ObservingHead(Head):
             return linears[0]
         return nn.ModuleDict(dict(zip(self.tasks.labels, linears, strict=True)))
 
+    # Its checks look at values: under torch.compile, one break in the graph instead of many.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _observe(self, features: Tensor, labels: Labels) -> Tensor | None:
         """Take a batch in; the geometry derived from it, where one was due."""
         if not self.gradient:

@@ -94,6 +94,15 @@ def test_polar_in_float32_is_exact_up_to_rounding(shape, condition):
     assert error <= 1e-7
 
 
+@pytest.mark.parametrize("condition", [1e0, 2.9e1, 3.1e1, 1e6])
+def test_polar_in_float64_is_as_exact_as_the_svd(condition):
+    matrix = with_singular_values(64, torch.logspace(0, -math.log10(condition), 20, dtype=F64))
+    u, _, vh = torch.linalg.svd(matrix, full_matrices=False)
+    factor = polar(matrix)
+    torch.testing.assert_close(factor, u @ vh, rtol=0, atol=1e-14 * condition**0.5)
+    torch.testing.assert_close(factor.T @ factor, torch.eye(20, dtype=F64), rtol=0, atol=5e-15)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_polar_of_half_precision_is_rounded_once(dtype):
     matrix = randn(20, 5, dtype=dtype)

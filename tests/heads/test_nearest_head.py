@@ -110,6 +110,9 @@ def test_features_of_half_precision():
     torch.testing.assert_close(head.weight @ head.weight.T, simplex_gram(4, dtype=torch.float32))
     head.to(torch.bfloat16)
     assert head.running.means.dtype == head.orientation.basis.dtype == torch.float32
+    means = ClassMeanHead(12, 4).to(torch.bfloat16)
+    assert means.vectors.dtype == torch.float32
+    assert means.weight.dtype == torch.bfloat16
 
 
 # --- the geometry
@@ -314,6 +317,21 @@ def test_eval_compiles_to_one_graph_and_follows_later_observations(make):
         h, y = batch(TASKS, seed=seed, dtype=torch.float32)
         head.observe(h, y)
         torch.testing.assert_close(all_logits(compiled(h)), all_logits(head(h)))
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # Dynamo looks at it after a break
+@both_heads
+def test_a_compiled_training_step_equals_the_eager_one(make):
+    head, twin = (make(12, TASKS, gradient=True, dtype=F64) for _ in range(2))
+    compiled = torch.compile(twin, backend="aot_eager")
+    for seed in range(2):
+        h, y = batch(TASKS, seed=seed)
+        h.requires_grad_()
+        ours, expected = all_logits(compiled(h, y)), all_logits(head(h, y))
+        torch.testing.assert_close(ours, expected)
+        (got,) = torch.autograd.grad(ours.square().sum(), h)
+        (wanted,) = torch.autograd.grad(expected.square().sum(), h)
+        torch.testing.assert_close(got, wanted)
 
 
 def train_one_step(rank, size, place, results):
