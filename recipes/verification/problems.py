@@ -16,9 +16,7 @@ from etf_heads.theory import (
     logit_gap,
     optimal_gram,
 )
-
-SHARES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
-"""p: shares of the samples on which two binary tasks have equal labels."""
+from recipes.data import SHARES
 
 STRENGTHS = ((5e-3, 1e-5), (1e-3, 5e-3), (1e-2, 1e-2))
 """(λ_W, λ_H) of Theorem 5.1's lines. At N = 400 the last merges the tasks from p = 0.84."""
