@@ -38,7 +38,7 @@ def main() -> None:
     config = tyro.cli(
         Command,
         default=Grid(),
-        description=(__doc__ or "").partition("\n\n")[2],
+        description=(__doc__ or "").partition("\n\n")[2].replace("``", ""),
     )
     config.output.mkdir(parents=True, exist_ok=True)
     try:

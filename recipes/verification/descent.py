@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -31,8 +30,9 @@ class Line:
             what descent is compared with.
         steps: L-BFGS steps of the longest start.
         gradient: largest entry of the gradient where the starts ended.
-        cosines: between class vectors of the first source, from theory and from the first start;
-            NaN as None.
+        tasks: class counts of the first source.
+        cosines: between its class vectors, from "theory", the first start of "descent" and, where
+            theory is a closed form, the "solver"; None for vectors that are zero.
     """
 
     theorem: str
@@ -46,6 +46,7 @@ class Line:
     solver: float | None
     steps: int
     gradient: float
+    tasks: list[int]
     cosines: dict[str, list[list[float | None]]]
 
     @property
@@ -75,24 +76,32 @@ def check(problem: Problem, starts: int, *, steps: int = 3000) -> Line:
             _deviations(source, model)
             for source, model in zip(problem.sources, end.models, strict=True)
         ]
-    gram, cosine, gap = zip(*deviations, strict=True)
+    grams, angles, gaps = zip(*deviations, strict=True)
     first = problem.sources[0]
+    shown = {"theory": first.gram, "descent": ends[0].models[0].gram()}
+    solver = None
+    if problem.against == "closed form":
+        solved = [
+            optimal_gram(s.counts, s.lambda_w, s.lambda_h, s.task_weights).gram
+            for s in problem.sources
+        ]
+        pairs = zip(solved, problem.sources, strict=True)
+        solver = max(_relative(gram, source.gram) for gram, source in pairs)
+        shown["solver"] = solved[0]
     return Line(
         theorem=problem.theorem,
         name=problem.name,
         against=problem.against,
         strength=problem.strength,
         share=problem.share,
-        gram=max(gram),
-        cosine=max((c for c in cosine if c is not None), default=None),
-        gap=max(gap),
-        solver=_solver_deviation(problem) if problem.against == "closed form" else None,
+        gram=max(grams),
+        cosine=max((c for c in angles if c is not None), default=None),
+        gap=max(gaps),
+        solver=solver,
         steps=max(end.steps for end in ends),
         gradient=max(end.gradient for end in ends),
-        cosines={
-            "theory": _listed(cosines_of(first.gram, first.gram)),
-            "descent": _listed(cosines_of(ends[0].models[0].gram(), first.gram)),
-        },
+        tasks=list(first.counts.tasks.sizes),
+        cosines={name: _listed(cosines_of(g, first.gram)) for name, g in shown.items()},
     )
 
 
@@ -175,20 +184,8 @@ def _relative(found: Tensor, stated: Tensor) -> float:
     return float((found - stated).abs().max()) / (largest or 1.0)
 
 
-def _solver_deviation(problem: Problem) -> float:
-    return max(
-        _relative(optimal_gram(s.counts, s.lambda_w, s.lambda_h, s.task_weights).gram, s.gram)
-        for s in problem.sources
-    )
-
-
 def _listed(matrix: Tensor) -> list[list[float | None]]:
     return [
         [None if value != value else round(value, 6) for value in row]  # noqa: PLR0124  (NaN)
         for row in matrix.tolist()
     ]
-
-
-def worst_line(lines: Sequence[Line]) -> Line:
-    """The line with the largest deviation."""
-    return max(lines, key=lambda line: line.worst)
