@@ -9,16 +9,15 @@ to agree with each other, and how far they do is part of the finding.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from etf_heads.theory import binary_cosine
 
-LOWEST = 1e-9
-"""Below this strength the curve of cosines is within 0.02 of its limit for λ's of zero."""
+LOWEST = 1e-12
+"""The least strength that is fitted: logit gaps of 14, more than cross-entropy asks of anyone."""
 
 
 def effective_lambdas(
@@ -70,7 +69,7 @@ def effective_lambdas(
 def fit_strength(shares: Sequence[float], cosines: Sequence[float]) -> float:
     """The λ_W λ_H N whose closed form is nearest to measured cosines, in least squares.
 
-    At least ``LOWEST``; a fit that ends there says that the cosines are at the limit or below it.
+    At least ``LOWEST``; a fit that ends there says that the cosines are near the limit, or below.
     """
     highest = math.log(0.999 * min(shares) / 4)  # from p/4 on, the head would be zero
     best = minimize_scalar(
@@ -84,8 +83,25 @@ def fit_strength(shares: Sequence[float], cosines: Sequence[float]) -> float:
 
 def rms_error(shares: Sequence[float], cosines: Sequence[float], strength: float) -> float:
     """Root mean square of measured cosines less the closed form's."""
-    theory = binary_cosine(torch.tensor(shares), strength, 1.0, 1.0)
-    return float((torch.tensor(cosines, dtype=torch.float64) - theory).square().mean().sqrt())
+    theory = closed_form(shares, strength)
+    return rms(c - t for c, t in zip(cosines, theory, strict=True))
+
+
+def closed_form(shares: Sequence[float], strength: float) -> list[float]:
+    """The cosine of Theorem 5.1 at these shares; only λ_W λ_H N decides it."""
+    return [binary_cosine(share, strength, 1.0, 1.0) for share in shares]
+
+
+def limit_cosine(share: float) -> float:
+    """What the closed form tends to as the strength goes to zero, if only as its logarithm."""
+    a, b = math.sqrt(share), math.sqrt(1 - share)
+    return (a - b) / (a + b)
+
+
+def rms(differences: Iterable[float]) -> float:
+    """Root mean square."""
+    squares = [d * d for d in differences]
+    return math.sqrt(math.fsum(squares) / len(squares))
 
 
 def _residual(gap: float) -> float:

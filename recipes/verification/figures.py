@@ -13,6 +13,7 @@ from matplotlib.ticker import PercentFormatter
 from etf_heads.theory import binary_cosine
 from recipes.canvas import COLOURS, heat_map, new_figure, svg_text
 from recipes.figures import head_colours
+from recipes.verification.effective import limit_cosine
 
 _FLOOR = 1e-10
 
@@ -40,11 +41,6 @@ def theory_curve(ax: Axes, strength: float, label: str, **style: Any) -> None:
     """The closed form of Theorem 5.1 over all p from a half to one."""
     p = torch.linspace(0.5, 0.999, 400, dtype=torch.float64)
     ax.plot(p, binary_cosine(p, strength, 1.0, 1.0), label=label, **style)
-
-
-def theory_at(shares: Sequence[float], strength: float) -> list[float]:
-    """The closed form of Theorem 5.1 at these shares."""
-    return [binary_cosine(share, strength, 1.0, 1.0) for share in shares]
 
 
 def deviations(
@@ -104,6 +100,9 @@ def measured_cosines(
             theory_curve(ax, strength, label, color=colour, linewidth=1)
             implied = [cell["effective"]["cosine_from_margins"] for cell in cells]
             ax.plot(shares, implied, "x", color=colour, label=f"from the logit gaps of {name}")
+    p = torch.linspace(0.5, 0.999, 400).tolist()
+    limit = [limit_cosine(share) for share in p]
+    ax.plot(p, limit, ":", color="#0072B2", linewidth=1, label="closed form, λ_W λ_H N → 0")
     ax.set(xlabel="p, share of training images with equal labels", ylabel="cosine")
     ax.legend(loc="upper left", fontsize=8)
     return svg_text(figure)

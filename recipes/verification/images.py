@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,7 +16,13 @@ from recipes.config import RunConfig
 from recipes.data import DATASETS, ImageSet
 from recipes.network import Network
 from recipes.result import WEIGHTS, RunResult
-from recipes.verification.effective import effective_lambdas, fit_strength, rms_error
+from recipes.verification.effective import (
+    effective_lambdas,
+    fit_strength,
+    limit_cosine,
+    rms,
+    rms_error,
+)
 
 
 @dataclass(frozen=True)
@@ -109,7 +114,8 @@ def summarise(runs: Sequence[SweepRun]) -> dict[str, Any]:
         JSON values: ``shares``; ``heads``, for each a list with a record a share of intervals over
         seeds (:func:`recipes.comparison.interval`): ``cosine``, ``at_share``, ``equal``,
         ``different``, ``balanced``, and for learned heads medians of the effective λ's; ``fits``,
-        for each learned head the one number λ_W λ_H N whose curve is nearest; and ``runs``.
+        for each learned head the one number λ_W λ_H N whose curve is nearest, and root mean squares
+        of the cosines less that curve, less its limit, and less what the gaps imply; ``runs``.
     """
     shares = sorted({run.share for run in runs})
     heads = list(dict.fromkeys(run.head for run in runs))
@@ -125,7 +131,10 @@ def summarise(runs: Sequence[SweepRun]) -> dict[str, Any]:
             fits[head] = {
                 "strength": strength,
                 "rms": rms_error(shares, cosines, strength),
-                "rms_from_margins": _rms(
+                "rms_from_limit": rms(
+                    c - limit_cosine(p) for c, p in zip(cosines, shares, strict=True)
+                ),
+                "rms_from_margins": rms(
                     c - cell["effective"]["cosine_from_margins"]
                     for c, cell in zip(cosines, cells[head], strict=True)
                 ),
@@ -147,8 +156,3 @@ def _cell(runs: Sequence[SweepRun]) -> dict[str, Any]:
             name: float(torch.tensor([f[name] for f in found]).median()) for name in found[0]
         }
     return cell
-
-
-def _rms(values: Iterable[float]) -> float:
-    squares = [v * v for v in values]
-    return math.sqrt(math.fsum(squares) / len(squares))

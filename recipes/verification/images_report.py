@@ -9,7 +9,7 @@ from typing import Any
 from recipes.page import origin, settings_in_words, write_page
 from recipes.report import Line, percent
 from recipes.verification import figures
-from recipes.verification.effective import LOWEST
+from recipes.verification.effective import LOWEST, closed_form, limit_cosine
 
 Summary = dict[str, Any]
 """What ``theory_images.json`` holds."""
@@ -21,10 +21,12 @@ def images_table(summary: Summary) -> list[Line]:
     empty = [""] * len(shares)
     table: list[Line] = [("p", *(f"{share:g}" for share in shares))]
     table.append(("cosine between the tasks", *empty))
+    limits = (f"{limit_cosine(share):.3f}" for share in shares)
+    table.append(("  closed form, λ_W λ_H N → 0", *limits))
     for name, cells in heads.items():
         table.append((f"  {name}", *(_number(cell["cosine"]) for cell in cells)))
         if name in fits:
-            curve = figures.theory_at(shares, fits[name]["strength"])
+            curve = closed_form(shares, fits[name]["strength"])
             table.append(("    closed form, one fitted number", *(f"{c:.3f}" for c in curve)))
             found = [cell["effective"] for cell in cells]
             implied = (f"{f['cosine_from_margins']:.3f}" for f in found)
@@ -63,10 +65,11 @@ def images_verdict(summary: Summary) -> str:
 
 def _fit_in_words(name: str, fit: Mapping[str, float]) -> str:
     bound = fit["strength"] < 1.5 * LOWEST
-    number = f"at most {LOWEST:g}, the fit's lower end" if bound else f"{fit['strength']:.1e}"
+    number = f"{LOWEST:g}, the least allowed" if bound else f"{fit['strength']:.1e}"
     return (
         f"Over all p, the cosines of the head “{name}” are {fit['rms']:.3f} from the closed form "
-        f"in root mean square, with one fitted number, λ_W λ_H N = {number}."
+        f"in root mean square, with one number fitted, λ_W λ_H N = {number}; they are "
+        f"{fit['rms_from_limit']:.3f} from its limit for λ's of zero, with nothing fitted."
     )
 
 
