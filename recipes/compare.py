@@ -18,6 +18,7 @@ from recipes.data import DATASETS
 from recipes.engine import train
 from recipes.head_cost import head_cost
 from recipes.heads import HEADS
+from recipes.network import head_request
 from recipes.report import table, terminal_table, verdict, write_report
 from recipes.result import RunResult
 from recipes.storage import write_json
@@ -41,13 +42,7 @@ def _report(config: CompareConfig, runs: list[RunResult], state: PartialState) -
     costs = {}
     for name in config.heads:
         set_seed(0)
-        head = HEADS[name](
-            config.features,
-            runs[0].tasks,
-            labels=DATASETS[config.data]().train.labels,
-            scale=config.scale,
-            feature_norm=config.feature_norm,
-        )
+        head = HEADS[name](head_request(config, DATASETS[config.data]()))
         costs[name] = head_cost(head, config.batch_size, config.features, state.device)
     summary = compare(runs, config.heads[0], costs)
     write_json(config.report_dir / "comparison.json", summary)

@@ -128,7 +128,7 @@ class _Run:
             )
             images = random_shift(stored, self.data.shift, generator)
             with accelerator.accumulate(self.model):
-                accelerator.backward(multitask_loss(self.model(images), labels))
+                accelerator.backward(multitask_loss(self.model(images, labels), labels))
                 self.optimizer.step()
                 self.schedule.step()
                 self.optimizer.zero_grad()

@@ -7,6 +7,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.benchmark import Timer
 
+from recipes.heads import OBSERVING
+
 
 def head_cost(
     head: nn.Module, batch_size: int, in_features: int, device: torch.device
@@ -33,7 +35,8 @@ def head_cost(
 
     def step() -> None:
         inputs = features.detach().requires_grad_()
-        losses = [F.cross_entropy(z, labels[task]) for task, z in head(inputs).items()]
+        logits = head(inputs, labels) if isinstance(head, OBSERVING) else head(inputs)
+        losses = [F.cross_entropy(z, labels[task]) for task, z in logits.items()]
         torch.stack(losses).sum().backward()
         if optimizer is not None:
             optimizer.step()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
-from etf_heads import CompoundETFHead, CorrelatedETFHead
+from etf_heads import ClassMeanHead, CompoundETFHead, CorrelatedETFHead, NearestETFHead
 from etf_heads.heads import FeatureNorm, feature_norm
 
 
@@ -51,85 +52,62 @@ def _norm(kind: FeatureNorm, in_features: int) -> nn.Module | None:
     return feature_norm(kind, in_features)
 
 
-class HeadBuilder(Protocol):
-    """How a head is made for a network: forward maps (B, features) to a dict of logits.
+@dataclass(frozen=True)
+class HeadRequest:
+    """What a head is made for.
 
-    A head has ``norm`` (a module or None, applied to the features first), ``weight`` (dense,
-    shape (sum K_t, features)) and ``bias`` (shape (sum K_t,) or None), which the measures read.
+    Attributes:
+        features: size of the features.
+        tasks: number of classes by task name.
+        labels: training labels (N, T), for heads that depend on how they are distributed.
+        scale: length of the class vectors of heads that are not learned.
+        feature_norm: parameter-free normalisation before the head.
     """
 
-    def __call__(
-        self,
-        features: int,
-        tasks: Mapping[str, int],
-        *,
-        labels: Tensor,
-        scale: float,
-        feature_norm: FeatureNorm,
-    ) -> nn.Module:
-        """Make a head for features of this size, these tasks and these training labels (N, T)."""
-        ...
+    features: int
+    tasks: Mapping[str, int]
+    labels: Tensor
+    scale: float
+    feature_norm: FeatureNorm
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What all heads that are not learned take."""
+        return {"scale": self.scale, "feature_norm": self.feature_norm}
 
 
-def _learned(
-    features: int,
-    tasks: Mapping[str, int],
-    *,
-    labels: Tensor,  # noqa: ARG001  (a learned head finds out)
-    scale: float,  # noqa: ARG001
-    feature_norm: FeatureNorm,  # noqa: ARG001  (this is the head without it)
-) -> nn.Module:
-    return LearnedHead(features, tasks)
+HeadBuilder = Callable[[HeadRequest], nn.Module]
+"""Makes a head, whose forward maps (B, features) to a dict of logits.
 
-
-def _learned_norm(
-    features: int,
-    tasks: Mapping[str, int],
-    *,
-    labels: Tensor,  # noqa: ARG001
-    scale: float,  # noqa: ARG001
-    feature_norm: FeatureNorm,
-) -> nn.Module:
-    return LearnedHead(features, tasks, feature_norm=feature_norm)
+A head has ``norm`` (a module or None, applied to the features first), ``weight`` (dense, shape
+(sum K_t, features)) and ``bias`` (shape (sum K_t,) or None), which the measures read.
+"""
 
 
 def _compound(orientation: str | None) -> HeadBuilder:
-    def build(
-        features: int,
-        tasks: Mapping[str, int],
-        *,
-        labels: Tensor,  # noqa: ARG001  (the same for all labels)
-        scale: float,
-        feature_norm: FeatureNorm,
-    ) -> nn.Module:
-        return CompoundETFHead(
-            features, tasks, orientation=orientation, scale=scale, feature_norm=feature_norm
-        )
-
-    return build
+    return lambda of: CompoundETFHead(of.features, of.tasks, orientation=orientation, **of.options)
 
 
-def _correlated(
-    features: int,
-    tasks: Mapping[str, int],
-    *,
-    labels: Tensor,
-    scale: float,
-    feature_norm: FeatureNorm,
-) -> nn.Module:
-    return CorrelatedETFHead.from_labels(
-        features, tasks, labels.cpu(), scale=scale, feature_norm=feature_norm
-    )
+def _nearest(*, gradient: bool) -> HeadBuilder:
+    return lambda of: NearestETFHead(of.features, of.tasks, gradient=gradient, **of.options)
 
 
 HEADS: dict[str, HeadBuilder] = {
-    "learned": _learned,
-    "learned-norm": _learned_norm,
+    "learned": lambda of: LearnedHead(of.features, of.tasks),
+    "learned-norm": lambda of: LearnedHead(of.features, of.tasks, feature_norm=of.feature_norm),
     "compound": _compound(None),
     "compound-canonical": _compound("canonical"),
     "compound-tiled": _compound("tiled"),
     "compound-hadamard": _compound("hadamard"),
     "compound-random": _compound("random"),
-    "correlated": _correlated,
+    "correlated": lambda of: CorrelatedETFHead.from_labels(
+        of.features, of.tasks, of.labels.cpu(), **of.options
+    ),
+    "nearest": _nearest(gradient=False),
+    "nearest-gradient": _nearest(gradient=True),
+    "class-mean": lambda of: ClassMeanHead(of.features, of.tasks, **of.options),
 }
 """Heads by name; "compound" has the library's default orientation."""
+
+OBSERVING = (NearestETFHead, ClassMeanHead)
+"""Heads that follow the class means, and so are given the labels in training."""

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from recipes.augment import Standardise
 from recipes.backbones import BACKBONES
-from recipes.config import RunConfig
+from recipes.config import RunConfig, Settings
 from recipes.data import ImageData
-from recipes.heads import HEADS
+from recipes.heads import HEADS, OBSERVING, HeadRequest
 
 
 class Network(nn.Module):
@@ -26,18 +26,16 @@ class Network(nn.Module):
         self.backbone = BACKBONES[config.backbone](
             (channels, height, width), config.features, config.width
         )
-        self.head = HEADS[config.head](
-            config.features,
-            data.tasks,
-            labels=data.train.labels,
-            scale=config.scale,
-            feature_norm=config.feature_norm,
-        )
+        self.tasks = tuple(data.tasks)
+        self.head = HEADS[config.head](head_request(config, data))
         self.to(memory_format=torch.channels_last)
 
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """(B, C, H, W) uint8 to logits (B, K_t) by task."""
-        return self.head(self.backbone(self.standardise(images)))
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
+        """(B, C, H, W) uint8 to logits (B, K_t) by task; observing heads take labels (B, T)."""
+        features = self.backbone(self.standardise(images))
+        if labels is not None and isinstance(self.head, OBSERVING):
+            return self.head(features, dict(zip(self.tasks, labels.unbind(1), strict=True)))
+        return self.head(features)
 
     def features_and_logits(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The logits, and the features as the class vectors meet them: normalised, (B, d)."""
@@ -45,3 +43,10 @@ class Network(nn.Module):
         logits = self.head(features)
         norm = self.head.norm
         return (features if norm is None else norm(features)), logits
+
+
+def head_request(config: Settings, data: ImageData) -> HeadRequest:
+    """What the head of a run is made for."""
+    return HeadRequest(
+        config.features, data.tasks, data.train.labels, config.scale, config.feature_norm
+    )

@@ -71,7 +71,8 @@ def verdict(summary: Summary) -> str:
     name = _first_fixed(summary)
     if name is None:
         return "Only learned heads were trained."
-    difference = summary["heads"][name]["difference"]
+    head, learned = summary["heads"][name], summary["heads"][summary["baseline"]]
+    difference = head["difference"]
     points = _points(difference)
     if difference["half"] is None:
         sense = "with one seed, no more can be said"
@@ -83,8 +84,9 @@ def verdict(summary: Summary) -> str:
         sense = "no difference that the seeds can tell"
     return (
         f"The fixed head “{name}” ends {points} percentage points from the learned head in test "
-        f"accuracy ({difference['n']} seeds, paired, 95% interval): {sense}. It has nothing to "
-        "learn, to store or to optimise."
+        f"accuracy (n = {difference['n']}, paired by seed, 95% interval): {sense}. It has "
+        f"{head['counts']['head_parameters']:,} head parameters where the learned head has "
+        f"{learned['counts']['head_parameters']:,}."
     )
 
 
