@@ -43,6 +43,16 @@ def test_killed_at_every_kind_of_moment_ends_with_the_same_metrics(straight, tmp
     assert weights(config.run_dir) == weights(straight.run_dir)
 
 
+def test_a_head_that_observes_resumes_with_its_class_means(tmp_path):
+    whole = replace(TINY, head="nearest", epochs=1, output=tmp_path / "whole")
+    killed = replace(whole, output=tmp_path / "killed", resume=True)
+    assert run(whole) == [0]
+    assert run(killed, "in mid-epoch") == [KILLED]
+    assert run(killed) == [0]
+    assert metrics(killed.run_dir) == metrics(whole.run_dir)
+    assert weights(killed.run_dir) == weights(whole.run_dir)
+
+
 def test_two_processes_killed_in_mid_epoch_end_with_the_same_metrics(straight, tmp_path):
     whole = replace(straight, epochs=1, output=tmp_path / "whole")
     killed = replace(whole, output=tmp_path / "killed", resume=True)

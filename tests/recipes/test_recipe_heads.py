@@ -1,0 +1,37 @@
+import math
+from dataclasses import replace
+
+import pytest
+
+pytest.importorskip("accelerate")
+
+from recipe_runs import TINY
+
+from recipes.data import DATASETS
+from recipes.engine import train
+from recipes.heads import HEADS
+from recipes.network import Network
+
+pytestmark = pytest.mark.recipes
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_every_head_trains(head, tmp_path):
+    config = replace(TINY, head=head, epochs=1, checkpoint_every=0, output=tmp_path / "run")
+    before, after = train(config).history
+    assert after["train"]["loss"] < 0.5 * 2 * math.log(10)  # half of what chance gives
+    assert after["train"]["accuracy"]["left"] > 0.5 > before["train"]["accuracy"]["left"]
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_heads_observe_in_training_only(head):
+    config = replace(TINY, head=head)
+    data = DATASETS[config.data]()
+    network = Network(config, data)
+    images, labels = data.train.images[:50], data.train.labels[:50]
+    before = network.head.weight.clone()
+    network.eval()(images, labels)
+    assert (network.head.weight == before).all()
+    network.train()(images, labels)
+    moved = bool((network.head.weight != before).any())
+    assert moved == (head in ("nearest", "nearest-gradient", "class-mean"))
