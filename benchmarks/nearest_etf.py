@@ -235,17 +235,12 @@ def _nearest_gradient(dim: int, classes: int) -> nn.Module:
     return NearestETFHead(dim, classes, gradient=True)
 
 
-def _nearest_every_16(dim: int, classes: int) -> nn.Module:
-    return NearestETFHead(dim, classes, update_every=16)
-
-
 HEADS: dict[str, Callable[[int, int], nn.Module]] = {
     "linear": _linear,
     "etf": ETFHead,
     "class-mean": ClassMeanHead,
     "nearest": _nearest,
     "nearest-gradient": _nearest_gradient,
-    "nearest-every-16": _nearest_every_16,
 }
 
 
