@@ -17,21 +17,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import torch
-import torchmetrics
 from torch import Tensor
 
 from etf_heads.collapse import SingleTaskCollapse
+from recipes.provenance import provenance
 
 HERE = Path(__file__).parent
 SIZES = ((10, 512), (100, 512), (1000, 2048))
@@ -156,31 +154,6 @@ def peak(device: str) -> int:
     status = Path("/proc/self/status").read_text()
     line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) * 1024
-
-
-def provenance(device: str) -> dict[str, Any]:
-    """Where and with what the numbers were measured."""
-
-    def git(*arguments: str) -> str:
-        command = ["git", *arguments]
-        return subprocess.run(  # noqa: S603 - no input from outside
-            command, cwd=HERE, capture_output=True, text=True, check=True
-        ).stdout.strip()
-
-    cpu = platform.processor() or platform.machine()
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            cpu = line.split(":")[1].strip()
-            break
-    return {
-        "commit": git("rev-parse", "HEAD"),
-        "uncommitted_changes": bool(git("status", "--porcelain", "etf_heads", "benchmarks/*.py")),
-        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torchmetrics": torchmetrics.__version__,
-        "device": torch.cuda.get_device_name() if device == "cuda" else cpu,
-    }
 
 
 def arguments() -> argparse.Namespace:

@@ -14,6 +14,7 @@ from accelerate.utils import set_seed
 
 from recipes.comparison import compare
 from recipes.config import CompareConfig, parse_config
+from recipes.data import DATASETS
 from recipes.engine import train
 from recipes.head_cost import head_cost
 from recipes.heads import HEADS
@@ -41,7 +42,11 @@ def _report(config: CompareConfig, runs: list[RunResult], state: PartialState) -
     for name in config.heads:
         set_seed(0)
         head = HEADS[name](
-            config.features, runs[0].tasks, scale=config.scale, feature_norm=config.feature_norm
+            config.features,
+            runs[0].tasks,
+            labels=DATASETS[config.data]().train.labels,
+            scale=config.scale,
+            feature_norm=config.feature_norm,
         )
         costs[name] = head_cost(head, config.batch_size, config.features, state.device)
     summary = compare(runs, config.heads[0], costs)

@@ -2,43 +2,24 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart; grey for learned heads.
-_COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
-_GREYS = ["#222222", "#8a8a8a"]
-
-_STYLE = {
-    "font.size": 9,
-    "axes.titlesize": 9.5,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#e8e8e8",
-    "legend.frameon": False,
-    "lines.linewidth": 1.6,
-    "svg.hashsalt": "etf_heads",  # the same numbers give the same file
-}
+from recipes.canvas import COLOURS, GREYS, heat_map, new_figure, svg_text
 
 
 def head_colours(heads: Sequence[str]) -> dict[str, str]:
     """One colour a head: greys for learned ones, colours for fixed ones."""
-    greys, colours = iter(_GREYS), iter(_COLOURS)
+    greys, colours = iter(GREYS), iter(COLOURS)
     return {h: next(greys if h.startswith("learned") else colours, "#000000") for h in heads}
 
 
 def accuracy_curves(heads: Mapping[str, Any], target: float) -> str:
     """Test error over epochs on a logarithmic axis, means over seeds between the extremes."""
-    figure, axes = _figure(1, 1, width=8.2, height=3.3)
+    figure, axes = new_figure(1, 1, width=8.2, height=3.3)
     ax = axes[0]
     for name, colour in head_colours(list(heads)).items():
         head = heads[name]
@@ -51,14 +32,14 @@ def accuracy_curves(heads: Mapping[str, Any], target: float) -> str:
     ax.yaxis.set_minor_formatter(NullFormatter())
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend(loc="upper right")
-    return _svg(figure)
+    return svg_text(figure)
 
 
 def collapse_curves(heads: Mapping[str, Any], measures: Mapping[str, str]) -> str:
     """One small plot a measure, over epochs; 0 is full collapse in each."""
     columns = 3
     rows = -(-len(measures) // columns)
-    figure, axes = _figure(rows, columns, width=8.2, height=2.1 * rows + 0.4)
+    figure, axes = new_figure(rows, columns, width=8.2, height=2.1 * rows + 0.4)
     colours = head_colours(list(heads))
     for ax, (measure, title) in zip(axes, measures.items(), strict=False):
         for name, colour in colours.items():
@@ -71,7 +52,7 @@ def collapse_curves(heads: Mapping[str, Any], measures: Mapping[str, str]) -> st
         ax.set_axis_off()
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
-    return _svg(figure)
+    return svg_text(figure)
 
 
 def gram_pictures(heads: Mapping[str, Any], tasks: Sequence[int]) -> str:
@@ -79,23 +60,15 @@ def gram_pictures(heads: Mapping[str, Any], tasks: Sequence[int]) -> str:
     shown = {name: head["gram"] for name, head in heads.items() if head["gram"] is not None}
     columns = min(4, len(shown))
     rows = -(-len(shown) // columns)
-    figure, axes = _figure(rows, columns, width=8.2, height=2.3 * rows)
+    figure, axes = new_figure(rows, columns, width=8.2, height=2.3 * rows)
     image = None
     for ax, (name, gram) in zip(axes, shown.items(), strict=False):
-        image = ax.imshow(gram, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
-        ax.set_title(name)
-        ax.grid(visible=False)
-        ax.set(xticks=[], yticks=[])
-        edge = -0.5
-        for size in tasks[:-1]:
-            edge += size
-            ax.axhline(edge, color="black", linewidth=0.6)
-            ax.axvline(edge, color="black", linewidth=0.6)
+        image = heat_map(ax, gram, tasks, name)
     for ax in axes[len(shown) :]:
         ax.set_axis_off()
     if image is not None:
         figure.colorbar(image, ax=axes, shrink=0.75, label="cosine", aspect=14)
-    return _svg(figure)
+    return svg_text(figure)
 
 
 def savings_bars(heads: Mapping[str, Any], baseline: str) -> str:
@@ -106,7 +79,7 @@ def savings_bars(heads: Mapping[str, Any], baseline: str) -> str:
         "optimiser state": lambda head: head["counts"]["optimizer_state_bytes"],
         "checkpoint": lambda head: head["counts"]["checkpoint_bytes"],
     }
-    figure, axes = _figure(1, len(costs), width=8.2, height=0.32 * len(heads) + 0.8, sharey=True)
+    figure, axes = new_figure(1, len(costs), width=8.2, height=0.32 * len(heads) + 0.8, sharey=True)
     colours = head_colours(list(heads))
     for ax, (title, cost) in zip(axes, costs.items(), strict=True):
         shares = [cost(head) / cost(heads[baseline]) for head in heads.values()]
@@ -116,17 +89,7 @@ def savings_bars(heads: Mapping[str, Any], baseline: str) -> str:
         ax.grid(visible=False)
         ax.spines["bottom"].set_visible(False)
     axes[0].invert_yaxis()
-    return _svg(figure)
-
-
-def _figure(
-    rows: int, columns: int, *, width: float, height: float, sharey: bool = False
-) -> tuple[Figure, list[Axes]]:
-    # Figure, not pyplot: no global state, no display needed.
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        grid = figure.subplots(rows, columns, squeeze=False, sharey=sharey)
-    return figure, list(grid.flat)
+    return svg_text(figure)
 
 
 def _line(
@@ -145,11 +108,3 @@ def _logarithmic_where_positive(ax: Axes, curves: Sequence[Sequence[float]]) -> 
         return
     ax.set_yscale("log")
     ax.set_ylim(bottom=0.5 * min(real), top=2 * max(real))
-
-
-def _svg(figure: Figure) -> str:
-    buffer = io.StringIO()
-    with mpl.rc_context(_STYLE):
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]

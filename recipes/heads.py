@@ -7,7 +7,7 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
-from etf_heads import CompoundETFHead
+from etf_heads import CompoundETFHead, CorrelatedETFHead
 from etf_heads.heads import FeatureNorm, feature_norm
 
 
@@ -59,9 +59,15 @@ class HeadBuilder(Protocol):
     """
 
     def __call__(
-        self, features: int, tasks: Mapping[str, int], *, scale: float, feature_norm: FeatureNorm
+        self,
+        features: int,
+        tasks: Mapping[str, int],
+        *,
+        labels: Tensor,
+        scale: float,
+        feature_norm: FeatureNorm,
     ) -> nn.Module:
-        """Make a head for features of this size and these tasks."""
+        """Make a head for features of this size, these tasks and these training labels (N, T)."""
         ...
 
 
@@ -69,7 +75,8 @@ def _learned(
     features: int,
     tasks: Mapping[str, int],
     *,
-    scale: float,  # noqa: ARG001  (a learned head finds its own)
+    labels: Tensor,  # noqa: ARG001  (a learned head finds out)
+    scale: float,  # noqa: ARG001
     feature_norm: FeatureNorm,  # noqa: ARG001  (this is the head without it)
 ) -> nn.Module:
     return LearnedHead(features, tasks)
@@ -79,6 +86,7 @@ def _learned_norm(
     features: int,
     tasks: Mapping[str, int],
     *,
+    labels: Tensor,  # noqa: ARG001
     scale: float,  # noqa: ARG001
     feature_norm: FeatureNorm,
 ) -> nn.Module:
@@ -87,13 +95,31 @@ def _learned_norm(
 
 def _compound(orientation: str | None) -> HeadBuilder:
     def build(
-        features: int, tasks: Mapping[str, int], *, scale: float, feature_norm: FeatureNorm
+        features: int,
+        tasks: Mapping[str, int],
+        *,
+        labels: Tensor,  # noqa: ARG001  (the same for all labels)
+        scale: float,
+        feature_norm: FeatureNorm,
     ) -> nn.Module:
         return CompoundETFHead(
             features, tasks, orientation=orientation, scale=scale, feature_norm=feature_norm
         )
 
     return build
+
+
+def _correlated(
+    features: int,
+    tasks: Mapping[str, int],
+    *,
+    labels: Tensor,
+    scale: float,
+    feature_norm: FeatureNorm,
+) -> nn.Module:
+    return CorrelatedETFHead.from_labels(
+        features, tasks, labels.cpu(), scale=scale, feature_norm=feature_norm
+    )
 
 
 HEADS: dict[str, HeadBuilder] = {
@@ -104,5 +130,6 @@ HEADS: dict[str, HeadBuilder] = {
     "compound-tiled": _compound("tiled"),
     "compound-hadamard": _compound("hadamard"),
     "compound-random": _compound("random"),
+    "correlated": _correlated,
 }
 """Heads by name; "compound" has the library's default orientation."""

@@ -27,7 +27,11 @@ class Network(nn.Module):
             (channels, height, width), config.features, config.width
         )
         self.head = HEADS[config.head](
-            config.features, data.tasks, scale=config.scale, feature_norm=config.feature_norm
+            config.features,
+            data.tasks,
+            labels=data.train.labels,
+            scale=config.scale,
+            feature_norm=config.feature_norm,
         )
         self.to(memory_format=torch.channels_last)
 

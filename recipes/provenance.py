@@ -12,7 +12,17 @@ from typing import Any
 
 import torch
 
-PACKAGES = ("torch", "accelerate", "torchvision", "timm", "scikit-learn", "numpy", "safetensors")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "accelerate",
+    "geoopt",
+    "torchmetrics",
+    "timm",
+    "scikit-learn",
+    "numpy",
+    "safetensors",
+)
 
 
 def provenance(device: torch.device | str) -> dict[str, Any]:

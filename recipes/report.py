@@ -6,10 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from recipes import figures
 from recipes.comparison import Summary
+from recipes.page import origin, settings_in_words, write_page
 
 MEASURES = {
     "s_nc1_ratio": ("S_NC1", "spread within label pairs over spread between them"),
@@ -33,9 +32,9 @@ def table(summary: Summary) -> list[Line]:
 
     return [
         ("", *summary["heads"]),
-        line("test accuracy", lambda h: _percent(h["accuracy"])),
+        line("test accuracy", lambda h: percent(h["accuracy"])),
         *(
-            line(f"  of {task}", lambda h, task=task: _percent(h["accuracy_by_task"][task]))
+            line(f"  of {task}", lambda h, task=task: percent(h["accuracy_by_task"][task]))
             for task in summary["tasks"]
         ),
         line("  less learned's, in points", lambda h: _points(h["difference"])),
@@ -91,13 +90,7 @@ def verdict(summary: Summary) -> str:
 
 def write_report(summary: Summary, path: Path) -> None:
     """Render the page; everything in it is inside the one file."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    page = environment.get_template("report.html.jinja").render(**_context(summary))
-    path.write_text(page, encoding="utf-8")
+    write_page("report.html.jinja", _context(summary), path)
 
 
 def _context(summary: Summary) -> dict[str, Any]:
@@ -156,15 +149,8 @@ def _cards(summary: Summary) -> list[dict[str, str]]:
 
 
 def _facts(summary: Summary) -> dict[str, str]:
-    where, settings = summary["provenance"], summary["settings"]
-    packages = ", ".join(f"{name} {version}" for name, version in where["packages"].items())
-    return {
-        "commit": str(where["commit"]),
-        "date": where["date"],
-        "device": f"{where['device']}, {where['processes']} process(es), "
-        f"{where['cpu_threads']} CPU threads, precision {where['mixed_precision']}",
-        "packages": f"{packages}, Python {where['python']}",
-        "settings": ", ".join(f"{k}={v}" for k, v in settings.items() if v not in (None, [], ())),
+    return origin(summary["provenance"]) | {
+        "settings": settings_in_words(summary["settings"]),
         "seeds": ", ".join(map(str, summary["seeds"])),
     }
 
@@ -183,7 +169,8 @@ def _head_share(head: Mapping[str, Any]) -> float:
     return head["counts"]["head_parameters"] / head["counts"]["model_parameters"]
 
 
-def _percent(value: Mapping[str, Any]) -> str:
+def percent(value: Mapping[str, Any]) -> str:
+    """A share with the interval of its mean, in percent."""
     return f"{value['mean']:.2%}" + (
         "" if value["half"] is None else f" ± {100 * value['half']:.2f}"
     )

@@ -3,18 +3,13 @@ import torch
 
 pytest.importorskip("sklearn")
 
+from recipe_checks import scans_of
 from sklearn.datasets import load_digits
 
 from recipes.augment import Standardise, batch_generator, random_shift
 from recipes.data import multi_digits, side_by_side, split_by_class
 
 pytestmark = pytest.mark.recipes
-
-
-def scans_of(images):
-    """The two scans in each image, as bytes."""
-    halves = torch.cat([images[..., :8], images[..., 8:]]).flatten(1)
-    return {bytes(row.tolist()) for row in halves}
 
 
 def test_no_scan_is_in_both_train_and_test():

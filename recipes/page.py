@@ -1,0 +1,45 @@
+"""Pages that are one file: a template over ``page.html.jinja``, filled in and written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+
+def write_page(template: str, context: Mapping[str, Any], path: Path) -> None:
+    """Render a page; everything in it is inside the one file.
+
+    Args:
+        template: path below ``recipes/``. Every page takes ``title``, ``verdict``, ``cards``
+            (``value`` and ``label`` each) and ``facts`` (how it was measured).
+        context: what the template takes; escaped unless the template says otherwise.
+        path: the file.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    path.write_text(environment.get_template(template).render(**context), encoding="utf-8")
+
+
+def origin(provenance: Mapping[str, Any]) -> dict[str, str]:
+    """Facts of a page: what :func:`recipes.provenance.provenance` says, in words."""
+    packages = ", ".join(f"{name} {version}" for name, version in provenance["packages"].items())
+    precision = provenance.get("mixed_precision")
+    return {
+        "commit": str(provenance["commit"]),
+        "date": provenance["date"],
+        "device": f"{provenance['device']}, {provenance['processes']} process(es), "
+        f"{provenance['cpu_threads']} CPU threads"
+        + (f", precision {precision}" if precision else ""),
+        "packages": f"{packages}, Python {provenance['python']}",
+    }
+
+
+def settings_in_words(settings: Mapping[str, Any]) -> str:
+    """Settings that are set, as ``name=value`` with commas."""
+    return ", ".join(f"{k}={v}" for k, v in settings.items() if v not in (None, [], ()))

@@ -1,0 +1,158 @@
+"""The correlation sweep on images: the angle that learned heads find, and what fixing it does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from accelerate.utils import set_seed
+from safetensors.torch import load_model
+from torch import Tensor
+
+from recipes.comparison import interval
+from recipes.config import RunConfig
+from recipes.data import DATASETS, ImageSet
+from recipes.network import Network
+from recipes.result import WEIGHTS, RunResult
+from recipes.verification.effective import (
+    effective_lambdas,
+    fit_strength,
+    limit_cosine,
+    rms,
+    rms_error,
+)
+
+
+@dataclass(frozen=True)
+class SweepRun:
+    """What one trained network says, all of it JSON values.
+
+    Attributes:
+        share: p of its training images.
+        head: its classifier head.
+        seed: of the run.
+        cosine: between the class vectors of label 0 of the two tasks, each less its task's mean.
+        equal: test accuracy on images with equal labels, mean of both tasks.
+        different: on images with different labels.
+        effective: see :func:`~recipes.verification.effective.effective_lambdas`; None for heads
+            that are not learned.
+    """
+
+    share: float
+    head: str
+    seed: int
+    cosine: float
+    equal: float
+    different: float
+    effective: dict[str, float] | None
+
+    @property
+    def at_share(self) -> float:
+        """Test accuracy on images that agree as often as the training images do."""
+        return self.share * self.equal + (1 - self.share) * self.different
+
+    @property
+    def balanced(self) -> float:
+        """Test accuracy when half of the images have equal labels."""
+        return (self.equal + self.different) / 2
+
+
+def examine(config: RunConfig, share: float, result: RunResult) -> SweepRun:
+    """Measure a finished run from its saved weights.
+
+    Args:
+        config: of the run.
+        share: p of its data.
+        result: what it left.
+    """
+    data = DATASETS[config.data]()
+    set_seed(config.seed)
+    network = Network(config, data)
+    load_model(network, str(config.run_dir / WEIGHTS))
+    network.eval()
+    _, logits = _evaluate(network, data.test)
+    right = (logits.argmax(-1) == data.test.labels).double().mean(1)
+    same = _same(data.test)
+    effective = None
+    if config.head.startswith("learned"):
+        effective = effective_lambdas(
+            *_evaluate(network, data.train), data.train.labels, network.head.weight.detach()
+        )
+    assert result.gram is not None  # noqa: S101  (four class vectors are few enough)
+    return SweepRun(
+        share=share,
+        head=config.head,
+        seed=config.seed,
+        cosine=result.gram[0][2],
+        equal=float(right[same].mean()),
+        different=float(right[~same].mean()),
+        effective=effective,
+    )
+
+
+@torch.inference_mode()
+def _evaluate(network: Network, data: ImageSet) -> tuple[Tensor, Tensor]:
+    """Features (N, d), and logits (N, T, 2)."""
+    batches = [network.features_and_logits(images) for images in data.images.split(1000)]
+    logits = [torch.stack(list(z.values()), dim=1) for _, z in batches]
+    return torch.cat([features for features, _ in batches]), torch.cat(logits)
+
+
+def _same(data: ImageSet) -> Tensor:
+    return data.labels[:, 0] == data.labels[:, 1]
+
+
+def summarise(runs: Sequence[SweepRun]) -> dict[str, Any]:
+    """Put the runs of a sweep beside each other and beside theory.
+
+    Args:
+        runs: of several heads, each with the same shares and seeds.
+
+    Returns:
+        JSON values: ``shares``; ``heads``, for each a list with a record a share of intervals over
+        seeds (:func:`recipes.comparison.interval`): ``cosine``, ``at_share``, ``equal``,
+        ``different``, ``balanced``, and for learned heads medians of the effective λ's; ``fits``,
+        for each learned head the one number λ_W λ_H N whose curve is nearest, and root mean squares
+        of the cosines less that curve, less its limit, and less what the gaps imply; ``runs``.
+    """
+    shares = sorted({run.share for run in runs})
+    heads = list(dict.fromkeys(run.head for run in runs))
+    cells = {
+        head: [_cell([r for r in runs if r.head == head and r.share == p]) for p in shares]
+        for head in heads
+    }
+    fits = {}
+    for head in heads:
+        if head.startswith("learned"):
+            cosines = [cell["cosine"]["mean"] for cell in cells[head]]
+            strength = fit_strength(shares, cosines)
+            fits[head] = {
+                "strength": strength,
+                "rms": rms_error(shares, cosines, strength),
+                "rms_from_limit": rms(
+                    c - limit_cosine(p) for c, p in zip(cosines, shares, strict=True)
+                ),
+                "rms_from_margins": rms(
+                    c - cell["effective"]["cosine_from_margins"]
+                    for c, cell in zip(cosines, cells[head], strict=True)
+                ),
+            }
+    return {
+        "shares": shares,
+        "heads": cells,
+        "fits": fits,
+        "runs": [asdict(run) for run in runs],
+    }
+
+
+def _cell(runs: Sequence[SweepRun]) -> dict[str, Any]:
+    measures = ("cosine", "at_share", "equal", "different", "balanced")
+    cell: dict[str, Any] = {name: interval([getattr(r, name) for r in runs]) for name in measures}
+    found = [run.effective for run in runs if run.effective is not None]
+    if found:
+        cell["effective"] = {
+            name: float(torch.tensor([f[name] for f in found]).median()) for name in found[0]
+        }
+    return cell
