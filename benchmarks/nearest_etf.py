@@ -208,9 +208,8 @@ def measure_solver(name: str, dim: int, classes: int, device: str, seconds: floa
         def forward_backward() -> None:
             solve(means.requires_grad_()).backward(upstream)
 
-        before = _peak(device)
         forward_backward()
-        entry["memory_forward_backward"] = max(_peak(device) - before, entry["memory"])
+        entry["memory_forward_backward"] = _peak(device) - before
         entry["forward_backward"] = _time(forward_backward, device, seconds)
     centred = exact - exact.mean(0)
     frame, best = last[0].detach(), nearest_etf(exact)
@@ -235,17 +234,12 @@ def _nearest_gradient(dim: int, classes: int) -> nn.Module:
     return NearestETFHead(dim, classes, gradient=True)
 
 
-def _nearest_every_16(dim: int, classes: int) -> nn.Module:
-    return NearestETFHead(dim, classes, update_every=16)
-
-
 HEADS: dict[str, Callable[[int, int], nn.Module]] = {
     "linear": _linear,
     "etf": ETFHead,
     "class-mean": ClassMeanHead,
     "nearest": _nearest,
     "nearest-gradient": _nearest_gradient,
-    "nearest-every-16": _nearest_every_16,
 }
 
 
