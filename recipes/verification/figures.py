@@ -128,7 +128,8 @@ def accuracies(shares: Sequence[float], heads: Mapping[str, Sequence[Mapping[str
         ax.set(title=title, xlabel="p")
         ax.set_ylim(bottom=0)
         ax.yaxis.set_major_formatter(PercentFormatter(1))
-    axes[0].legend()
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     return svg_text(figure)
 
 

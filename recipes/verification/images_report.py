@@ -94,14 +94,10 @@ def _accuracy_in_words(summary: Summary, rival: str) -> str:
         spread = max(mine["balanced"]["half"] or 0, other["balanced"]["half"] or 0)
         if abs(difference) > spread:
             (better if difference > 0 else worse).append(f"{share:g}")
-    parts = [
-        f"{sense} at p = {', '.join(where)}"
-        for sense, where in (("better", better), ("worse", worse))
-        if where
-    ]
+    won, lost = (f"at p = {', '.join(where)}" if where else "nowhere" for where in (better, worse))
     return (
-        f"Against “{rival}”, test accuracy of “correlated” on independent labels differs by more "
-        f"than the wider 95% interval {'nowhere' if not parts else 'as ' + ' and '.join(parts)}."
+        f"Tested on independent labels, “correlated” is better than “{rival}” {won} and worse "
+        f"{lost}, by more than the wider of the two 95% intervals."
     )
 
 
@@ -129,6 +125,7 @@ def write_images_report(summary: Summary, path: Path) -> None:
         },
         "facts": origin(summary["provenance"])
         | {
+            "measured": f"from the saved weights, at commit {summary['examined']}",
             "settings": settings_in_words(summary["settings"]),
             "seeds": ", ".join(map(str, seeds)),
         },
