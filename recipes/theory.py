@@ -18,7 +18,7 @@ from accelerate import PartialState
 from accelerate.utils import gather_object, tqdm
 
 from recipes.engine import train
-from recipes.provenance import provenance
+from recipes.provenance import commit, provenance
 from recipes.report import terminal_table
 from recipes.storage import write_json
 from recipes.verification.config import Command, Grid, Images
@@ -85,6 +85,7 @@ def run_images(config: Images) -> bool:
         summary = summarise(found) | {
             "settings": config.shared_settings(),
             "provenance": first.provenance,
+            "examined": commit(),
         }
         write_json(config.output / "theory_images.json", summary)
         page = config.output / "theory_images.html"

@@ -72,19 +72,18 @@ def fit_strength(shares: Sequence[float], cosines: Sequence[float]) -> float:
     At least ``LOWEST``; a fit that ends there says that the cosines are near the limit, or below.
     """
     highest = math.log(0.999 * min(shares) / 4)  # from p/4 on, the head would be zero
+
+    def error(logarithm: float) -> float:
+        theory = closed_form(shares, math.exp(logarithm))
+        return rms(c - t for c, t in zip(cosines, theory, strict=True))
+
     best = minimize_scalar(
-        lambda logarithm: rms_error(shares, cosines, math.exp(logarithm)),
+        error,
         bounds=(math.log(LOWEST), highest),
         method="bounded",
         options={"xatol": 1e-4},
     )
     return float(math.exp(best.x))
-
-
-def rms_error(shares: Sequence[float], cosines: Sequence[float], strength: float) -> float:
-    """Root mean square of measured cosines less the closed form's."""
-    theory = closed_form(shares, strength)
-    return rms(c - t for c, t in zip(cosines, theory, strict=True))
 
 
 def closed_form(shares: Sequence[float], strength: float) -> list[float]:

@@ -13,7 +13,7 @@ from matplotlib.ticker import PercentFormatter
 from etf_heads.theory import binary_cosine
 from recipes.canvas import COLOURS, heat_map, new_figure, svg_text
 from recipes.figures import head_colours
-from recipes.verification.effective import limit_cosine
+from recipes.verification.effective import LOWEST, closed_form, limit_cosine
 
 _FLOOR = 1e-10
 
@@ -96,10 +96,13 @@ def measured_cosines(
         _error_bars(ax, shares, [cell["cosine"] for cell in cells], name, colour)
         if name in fits:
             strength = fits[name]["strength"]
-            label = f"closed form, λ_W λ_H N = {strength:.1e}, fitted to {name}"
-            theory_curve(ax, strength, label, color=colour, linewidth=1)
-            implied = [cell["effective"]["cosine_from_margins"] for cell in cells]
-            ax.plot(shares, implied, "x", color=colour, label=f"from the logit gaps of {name}")
+            if strength > 1.5 * LOWEST:
+                label = f"closed form fitted to {name}: {strength:.1e}"
+                theory_curve(ax, strength, label, color=colour, linewidth=1)
+            read = [cell["effective"]["strength_equal"] for cell in cells]
+            theory = [closed_form([p], c)[0] for p, c in zip(shares, read, strict=True)]
+            label = f"closed form, λ's from the logit gaps of {name}"
+            ax.plot(shares, theory, "x", color=colour, label=label)
     p = torch.linspace(0.5, 0.999, 400).tolist()
     limit = [limit_cosine(share) for share in p]
     ax.plot(p, limit, ":", color="#0072B2", linewidth=1, label="closed form, λ_W λ_H N → 0")
@@ -125,7 +128,8 @@ def accuracies(shares: Sequence[float], heads: Mapping[str, Sequence[Mapping[str
         ax.set(title=title, xlabel="p")
         ax.set_ylim(bottom=0)
         ax.yaxis.set_major_formatter(PercentFormatter(1))
-    axes[0].legend()
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     return svg_text(figure)
 
 
@@ -139,6 +143,6 @@ def _error_bars(
     joined: bool = False,
 ) -> None:
     means = [value["mean"] for value in values]
-    halves = [value["half"] or 0.0 for value in values]
+    halves = [value["half"] or 0.0 for value in values]  # 0: a single seed
     style = "o-" if joined else "o"
     ax.errorbar(x, means, yerr=halves, fmt=style, markersize=4, capsize=2, color=colour, label=name)

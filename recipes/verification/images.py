@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,11 +17,11 @@ from recipes.data import DATASETS, ImageSet
 from recipes.network import Network
 from recipes.result import WEIGHTS, RunResult
 from recipes.verification.effective import (
+    closed_form,
     effective_lambdas,
     fit_strength,
     limit_cosine,
     rms,
-    rms_error,
 )
 
 
@@ -114,8 +114,10 @@ def summarise(runs: Sequence[SweepRun]) -> dict[str, Any]:
         JSON values: ``shares``; ``heads``, for each a list with a record a share of intervals over
         seeds (:func:`recipes.comparison.interval`): ``cosine``, ``at_share``, ``equal``,
         ``different``, ``balanced``, and for learned heads medians of the effective λ's; ``fits``,
-        for each learned head the one number λ_W λ_H N whose curve is nearest, and root mean squares
-        of the cosines less that curve, less its limit, and less what the gaps imply; ``runs``.
+        for each learned head the one number λ_W λ_H N whose curve is nearest (``strength``), and
+        root mean squares of the mean cosines less that curve (``rms``), less its limit
+        (``rms_from_limit``), less the closed form with λ's from the logit gaps (``rms_from_gaps``);
+        and ``runs``.
     """
     shares = sorted({run.share for run in runs})
     heads = list(dict.fromkeys(run.head for run in runs))
@@ -126,19 +128,7 @@ def summarise(runs: Sequence[SweepRun]) -> dict[str, Any]:
     fits = {}
     for head in heads:
         if head.startswith("learned"):
-            cosines = [cell["cosine"]["mean"] for cell in cells[head]]
-            strength = fit_strength(shares, cosines)
-            fits[head] = {
-                "strength": strength,
-                "rms": rms_error(shares, cosines, strength),
-                "rms_from_limit": rms(
-                    c - limit_cosine(p) for c, p in zip(cosines, shares, strict=True)
-                ),
-                "rms_from_margins": rms(
-                    c - cell["effective"]["cosine_from_margins"]
-                    for c, cell in zip(cosines, cells[head], strict=True)
-                ),
-            }
+            fits[head] = _fit(shares, cells[head])
     return {
         "shares": shares,
         "heads": cells,
@@ -156,3 +146,19 @@ def _cell(runs: Sequence[SweepRun]) -> dict[str, Any]:
             name: float(torch.tensor([f[name] for f in found]).median()) for name in found[0]
         }
     return cell
+
+
+def _fit(shares: Sequence[float], cells: Sequence[dict[str, Any]]) -> dict[str, float]:
+    cosines = [cell["cosine"]["mean"] for cell in cells]
+    strength = fit_strength(shares, cosines)
+    read = [cell["effective"]["strength_equal"] for cell in cells]
+
+    def less(others: Iterable[float]) -> float:
+        return rms(c - o for c, o in zip(cosines, others, strict=True))
+
+    return {
+        "strength": strength,
+        "rms": less(closed_form(shares, strength)),
+        "rms_from_limit": less(map(limit_cosine, shares)),
+        "rms_from_gaps": less(closed_form([p], c)[0] for p, c in zip(shares, read, strict=True)),
+    }

@@ -26,11 +26,16 @@ def images_table(summary: Summary) -> list[Line]:
     for name, cells in heads.items():
         table.append((f"  {name}", *(_number(cell["cosine"]) for cell in cells)))
         if name in fits:
+            found = [cell["effective"] for cell in cells]
             curve = closed_form(shares, fits[name]["strength"])
             table.append(("    closed form, one fitted number", *(f"{c:.3f}" for c in curve)))
-            found = [cell["effective"] for cell in cells]
+            read = (
+                closed_form([share], f["strength_equal"])[0]
+                for share, f in zip(shares, found, strict=True)
+            )
+            table.append(("    closed form, λ's from logit gaps", *(f"{c:.3f}" for c in read)))
             implied = (f"{f['cosine_from_margins']:.3f}" for f in found)
-            table.append(("    from its logit gaps", *implied))
+            table.append(("    what both mean gaps imply", *implied))
     for measure, title in (
         ("at_share", "test accuracy, labels correlated as in training"),
         ("different", "test accuracy on images with different labels"),
@@ -57,19 +62,25 @@ def images_table(summary: Summary) -> list[Line]:
 def images_verdict(summary: Summary) -> str:
     """What the angles say, and what the accuracies say, by rule."""
     sentences = [_fit_in_words(name, fit) for name, fit in summary["fits"].items()]
-    heads = summary["heads"]
-    rivals = [r for r in ("learned-norm", "compound") if {"correlated", r} <= set(heads)]
+    rivals = [r for r in ("learned-norm", "compound") if {"correlated", r} <= set(summary["heads"])]
     sentences += [_accuracy_in_words(summary, rival) for rival in rivals]
     return " ".join(sentences)
 
 
 def _fit_in_words(name: str, fit: Mapping[str, float]) -> str:
-    bound = fit["strength"] < 1.5 * LOWEST
-    number = f"{LOWEST:g}, the least allowed" if bound else f"{fit['strength']:.1e}"
+    if fit["strength"] < 1.5 * LOWEST:
+        nearest = (
+            f"nearest to the closed form's limit for vanishing λ's, {fit['rms_from_limit']:.3f} "
+            "away in root mean square over p"
+        )
+    else:
+        nearest = (
+            f"nearest to the closed form with λ_W λ_H N = {fit['strength']:.1e} (fitted), "
+            f"{fit['rms']:.3f} away in root mean square over p"
+        )
     return (
-        f"Over all p, the cosines of the head “{name}” are {fit['rms']:.3f} from the closed form "
-        f"in root mean square, with one number fitted, λ_W λ_H N = {number}; they are "
-        f"{fit['rms_from_limit']:.3f} from its limit for λ's of zero, with nothing fitted."
+        f"The angles of “{name}” are {nearest}; with λ's read off its logit gaps the closed form "
+        f"is {fit['rms_from_gaps']:.3f} away."
     )
 
 
@@ -83,15 +94,10 @@ def _accuracy_in_words(summary: Summary, rival: str) -> str:
         spread = max(mine["balanced"]["half"] or 0, other["balanced"]["half"] or 0)
         if abs(difference) > spread:
             (better if difference > 0 else worse).append(f"{share:g}")
-    parts = [
-        f"{sense} at p = {', '.join(where)}"
-        for sense, where in (("better", better), ("worse", worse))
-        if where
-    ]
-    found = " and ".join(parts) or "no different at any p"
+    won, lost = (f"at p = {', '.join(where)}" if where else "nowhere" for where in (better, worse))
     return (
-        f"On test images with independent labels “correlated” is {found} than “{rival}”, beyond "
-        "the wider of the two 95% intervals."
+        f"Tested on independent labels, “correlated” is better than “{rival}” {won} and worse "
+        f"{lost}, by more than the wider of the two 95% intervals."
     )
 
 
@@ -103,8 +109,12 @@ def write_images_report(summary: Summary, path: Path) -> None:
         "title": "Correlated labels: the angle that learned heads find",
         "verdict": images_verdict(summary),
         "cards": [
-            {"value": f"{fit['rms']:.3f}", "label": f"{name}: cosines from the fitted closed form"}
+            {"value": f"{value:.3f}", "label": f"{name}: {label}"}
             for name, fit in fits.items()
+            for value, label in (
+                (min(fit["rms"], fit["rms_from_limit"]), "from the nearest closed form (rms)"),
+                (fit["rms_from_gaps"], "from the closed form with its λ's (rms)"),
+            )
         ],
         "lines": images_table(summary),
         "seeds": len(seeds),
@@ -115,6 +125,7 @@ def write_images_report(summary: Summary, path: Path) -> None:
         },
         "facts": origin(summary["provenance"])
         | {
+            "measured": f"from the saved weights, at commit {summary['examined']}",
             "settings": settings_in_words(summary["settings"]),
             "seeds": ", ".join(map(str, seeds)),
         },

@@ -122,8 +122,8 @@ def two_binary_tasks(share: float, lambda_w: float, lambda_h: float) -> Problem:
     # at most 1/2 (given up): what one binary task of N/2 samples has with the part as its weight.
     gaps = [logit_gap(2, lambda_w, lambda_h, n / 2, part) for part in (share, 1 - share)]
     signs = torch.tensor([1.0, -1.0], dtype=torch.float64)
-    same = counts.labels[:, 0] == counts.labels[:, 1]
-    half = torch.where(same, gaps[0], gaps[1]).double() / 2
+    unequal = (counts.labels[:, 0] != counts.labels[:, 1]).long()
+    half = torch.tensor(gaps, dtype=torch.float64)[unequal] / 2
     logits = (half[:, None, None] * signs[counts.labels][:, :, None] * signs).flatten(1)
     norm = math.sqrt(lambda_h * n / lambda_w) / 4
     norm *= gaps[0] * math.sqrt(share) + gaps[1] * math.sqrt(1 - share)
