@@ -9,12 +9,11 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from etf_heads._labels import Labels, check_labels
 from etf_heads._tasks import Tasks
 from etf_heads.collapse._labels import (
     MultiSourceFeatures,
-    MultiTaskLabels,
     check_features,
-    check_labels,
     check_sources,
 )
 from etf_heads.collapse._metric import NOT_FINITE
@@ -152,10 +151,10 @@ class NearestCentreDisagreement(_Disagreement):
         {'nc4': 0.333..., 'centre_accuracy': 1.0, 'classifier_accuracy': 0.666...}
     """
 
-    def update(self, features: Tensor, labels: MultiTaskLabels) -> None:
+    def update(self, features: Tensor, labels: Labels) -> None:
         """Take in a batch of (B, d) features and its labels, as in the measure's ``update``."""
         check_features(features, self.num_features)
-        labels = check_labels(labels, self.tasks, len(features))
+        labels = check_labels(labels, self.tasks, (len(features),))
         features = self._finite(features)
         for task, own in enumerate(labels.to(self.device).T):
             self._count(task, features, own)

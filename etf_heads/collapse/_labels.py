@@ -1,4 +1,4 @@
-"""Labels and features as users give them: checked, and label tuples numbered."""
+"""Features as users give them, checked; label tuples, numbered."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from etf_heads._labels import check_labels
 from etf_heads._tasks import Tasks
-
-MultiTaskLabels = Tensor | Mapping[str, Tensor] | Sequence[Tensor]
-"""A (B, T) integer tensor, or one (B,) integer tensor a task."""
 
 MultiSourceFeatures = Mapping[str, Tensor] | Sequence["Tensor | None"]
 """One tensor a task; tasks without samples in a batch are left out, or None in a sequence."""
@@ -55,36 +53,6 @@ def check_features(features: Tensor, num_features: int, argument: str = "feature
     return features
 
 
-def check_labels(labels: MultiTaskLabels, tasks: Tasks, batch: int) -> Tensor:
-    """Labels of all tasks as a (B, T) int64 tensor in range, or ValueError.
-
-    A single task's labels may also be a (B,) tensor.
-    """
-    if isinstance(labels, Tensor) and len(tasks) == 1 and labels.ndim == 1:
-        labels = [labels]
-    if not isinstance(labels, Tensor):
-        columns = tasks.unpack(labels, "labels")
-        for name, column in zip(tasks.labels, columns, strict=True):
-            where = f"labels[{name!r}]" if tasks.names or len(tasks) > 1 else "labels"
-            _check_shape(column, (batch,), where)
-        labels = torch.stack([column.long() for column in columns], dim=1)
-    _check_shape(labels, (batch, len(tasks)), "labels")
-    labels = labels.long()
-    if batch:
-        extremes = torch.stack([labels.amin(0), labels.amax(0)], dim=1)
-        # One transfer for all tasks: on a GPU each one waits for the queue.
-        for (low, high), size, name in zip(
-            extremes.tolist(), tasks.sizes, tasks.labels, strict=True
-        ):
-            if low < 0 or high >= size:
-                where = f" of task {name!r}" if tasks.names or len(tasks) > 1 else ""
-                raise ValueError(
-                    f"labels{where} run from {low} to {high}, possible are 0 to {size - 1}; leave "
-                    f"out samples without a label"
-                )
-    return labels
-
-
 def check_sources(
     features: MultiSourceFeatures, labels: MultiSourceFeatures, tasks: Tasks, num_features: int
 ) -> list[tuple[int, Tensor, Tensor]]:
@@ -101,7 +69,7 @@ def check_sources(
         task = tasks.labels.index(name)
         check_features(own, num_features, f"features[{name!r}]")
         alone = Tasks((tasks.sizes[task],), (name,))
-        sources.append((task, own, check_labels({name: targets[name]}, alone, len(own))[:, 0]))
+        sources.append((task, own, check_labels({name: targets[name]}, alone, (len(own),))[:, 0]))
     return sources
 
 
@@ -118,13 +86,3 @@ def _by_task(given: MultiSourceFeatures, argument: str, tasks: Tasks) -> dict[st
         return dict(given)
     named = zip(tasks.labels, tasks.unpack(given, argument), strict=True)
     return {name: value for name, value in named if value is not None}
-
-
-def _check_shape(labels: Tensor, shape: tuple[int, ...], argument: str) -> None:
-    if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.is_complex():
-        given = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
-        raise ValueError(f"{argument} must be a tensor of integers, got {given}")
-    if tuple(labels.shape) != shape:
-        raise ValueError(
-            f"{argument} has shape {tuple(labels.shape)}, needed is {shape} for this batch"
-        )

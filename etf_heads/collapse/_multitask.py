@@ -9,13 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from etf_heads._labels import Labels, check_labels
 from etf_heads._tasks import Tasks, TaskSpec
 from etf_heads.collapse import _frames as frames
 from etf_heads.collapse._decisions import NearestCentreDisagreement, decisions_of_sample
 from etf_heads.collapse._labels import (
-    MultiTaskLabels,
     check_features,
-    check_labels,
     strides,
     task_labels,
     tuple_keys,
@@ -111,7 +110,7 @@ class MultiTaskCollapse(CollapseMetric):
         self.task_weights = _positive_weights(task_weights, self.tasks)
         strides(self.tasks)  # refuses more label tuples than can be numbered
 
-    def update(self, features: Tensor, labels: MultiTaskLabels) -> None:
+    def update(self, features: Tensor, labels: Labels) -> None:
         """Take in a batch.
 
         Args:
@@ -119,7 +118,7 @@ class MultiTaskCollapse(CollapseMetric):
             labels: (B, T) integers, or one (B,) tensor for each task, by name or in order.
         """
         check_features(features, self.num_features)
-        labels = check_labels(labels, self.tasks, len(features))
+        labels = check_labels(labels, self.tasks, (len(features),))
         self._add_batch(features, tuple_keys(labels, self.tasks))
 
     def compute(

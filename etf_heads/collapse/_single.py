@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from etf_heads._labels import check_labels
 from etf_heads._tasks import Tasks, class_count
 from etf_heads.collapse import _frames as frames
 from etf_heads.collapse._decisions import NearestCentreDisagreement, decisions_of_sample
-from etf_heads.collapse._labels import check_features, check_labels
+from etf_heads.collapse._labels import check_features
 from etf_heads.collapse._metric import NOT_FINITE, CollapseMetric, Covariance
 from etf_heads.collapse._statistics import ClassStatistics
 from etf_heads.collapse._vectors import Biases, Weights, class_vectors
@@ -99,7 +100,7 @@ class SingleTaskCollapse(CollapseMetric):
             labels: (B,) integers from 0 to K - 1.
         """
         check_features(features, self.num_features)
-        self._add_batch(features, check_labels(labels, self._tasks, len(features))[:, 0])
+        self._add_batch(features, check_labels(labels, self._tasks, (len(features),))[:, 0])
 
     def update_out_of_distribution(self, features: Tensor) -> None:
         """Take in (B, d) features of data that belongs to none of the classes, for ``nc5``."""

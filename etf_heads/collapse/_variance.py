@@ -7,8 +7,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from etf_heads._labels import check_labels
 from etf_heads._tasks import Tasks, class_count
-from etf_heads.collapse._labels import check_features, check_labels
+from etf_heads.collapse._labels import check_features
 from etf_heads.collapse._metric import CollapseMetric
 from etf_heads.collapse._single import require_two_groups
 from etf_heads.collapse._statistics import ClassStatistics
@@ -77,7 +78,7 @@ class VarianceCollapse(CollapseMetric):
         if split not in _SPLITS:
             raise ValueError(f"split={split!r} is unknown: possible are 'train', 'test'")
         check_features(features, self.num_features)
-        labels = check_labels(labels, Tasks((self.num_classes,)), len(features))[:, 0]
+        labels = check_labels(labels, Tasks((self.num_classes,)), (len(features),))[:, 0]
         self._add_batch(features, labels, _SPLITS.index(split), keep_samples=split == "test")
 
     def compute(self) -> dict[str, float]:

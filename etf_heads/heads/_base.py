@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -155,44 +156,18 @@ class FixedHead(Head):
         code: C, which angles the class vectors make.
         orientation: U, where they stand in feature space.
         tasks: the tasks that the rows of C belong to.
-        bias: as in :class:`Head`, like all that follow.
-        scale: s.
-        learn_scale: learn s, from there.
-        feature_norm: normalisation of the features.
-        device: of what little the head stores.
-        dtype: of the same, and of :attr:`weight`.
+        options: as in :class:`Head`.
 
     Raises:
         ValueError: if code and orientation do not fit, or the scale is not positive.
     """
 
-    def __init__(
-        self,
-        code: Code,
-        orientation: Orientation,
-        tasks: Tasks,
-        *,
-        bias: bool = False,
-        scale: float = 1.0,
-        learn_scale: bool = False,
-        feature_norm: FeatureNorm = None,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
+    def __init__(self, code: Code, orientation: Orientation, tasks: Tasks, **options: Any) -> None:
         if code.columns != orientation.columns:
             raise ValueError(
                 f"the code has {code.columns} columns, the orientation {orientation.columns}"
             )
-        super().__init__(
-            orientation.in_features,
-            tasks,
-            bias=bias,
-            scale=scale,
-            learn_scale=learn_scale,
-            feature_norm=feature_norm,
-            device=device,
-            dtype=dtype,
-        )
+        super().__init__(orientation.in_features, tasks, **options)
         self.orientation = orientation
         self.code = code
 

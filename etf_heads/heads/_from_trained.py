@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from etf_heads._labels import Labels
 from etf_heads._tasks import Tasks, TaskSpec
 from etf_heads.codes import SimplexCode
 from etf_heads.geometry import nearest_orientation
@@ -15,7 +16,6 @@ from etf_heads.heads._base import FixedHead
 from etf_heads.heads._nearest import check_fit, fixed_head
 from etf_heads.heads._observing import parse_tasks
 from etf_heads.heads._running_means import (
-    Labels,
     RunningClassMeans,
     class_sums,
     sum_over_processes,

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from etf_heads._labels import Labels
 from etf_heads._tasks import Tasks, TaskSpec, class_count, positive_int
 from etf_heads.heads._base import Head
 from etf_heads.heads._running_means import (
-    Labels,
     RunningClassMeans,
     class_sums,
     sum_over_processes,

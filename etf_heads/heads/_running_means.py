@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, distributed
 
+from etf_heads._labels import Labels, check_labels
 from etf_heads._precision import KeepsPrecision, at_least_float32
 from etf_heads._tasks import Tasks
-
-Labels = Tensor | Mapping[str, Tensor] | Sequence[Tensor]
-"""Integers of the features' leading shape: one tensor a task (or one tensor, for one task)."""
 
 
 class RunningClassMeans(KeepsPrecision):
@@ -117,16 +114,15 @@ def class_sums(features: Tensor, labels: Labels, tasks: Tasks) -> tuple[Tensor, 
 
     Raises:
         ValueError: if labels are no integers, have another shape or are out of range, or
-            features are not finite. Finding out waits for the device once.
+            features are not finite.
     """
     flat = features.reshape(-1, features.shape[-1])
     flat = flat.to(at_least_float32(flat.dtype))
-    columns = _check_labels(labels, features, tasks)
-    if not len(flat):
-        return flat.new_zeros(tasks.total, flat.shape[1]), flat.new_zeros(tasks.total)
-    _check_values(columns, flat, tasks)
+    labels = check_labels(labels, tasks, tuple(features.shape[:-1])).reshape(-1, len(tasks))
+    if not flat.detach().isfinite().all():
+        raise ValueError("features have NaN or infinite entries: this batch was not taken in")
     sums, counts = [], []
-    for column, size in zip(columns, tasks.sizes, strict=True):
+    for column, size in zip(labels.unbind(1), tasks.sizes, strict=True):
         sums.append(flat.new_zeros(size, flat.shape[1]).index_add(0, column, flat))
         ones = flat.new_ones(len(flat))
         counts.append(flat.new_zeros(size).index_add(0, column, ones))
@@ -158,43 +154,3 @@ class _AllReduce(torch.autograd.Function):
     @staticmethod
     def backward(_: Any, grad: Tensor) -> Tensor:
         return _AllReduce.apply(grad)
-
-
-def _check_labels(labels: Labels, features: Tensor, tasks: Tasks) -> list[Tensor]:
-    if isinstance(labels, Tensor):
-        if len(tasks) > 1:
-            raise ValueError(
-                f"labels must be one tensor for each of {len(tasks)} tasks, "
-                f"{'by name' if tasks.names else 'in order'}; got one tensor"
-            )
-        labels = [labels]
-    columns = []
-    for name, column in zip(tasks.labels, tasks.unpack(labels, "labels"), strict=True):
-        where = f"labels[{name!r}]" if len(tasks) > 1 else "labels"
-        if column.is_floating_point() or column.is_complex() or column.dtype == torch.bool:
-            raise ValueError(f"{where} must be integers, got {column.dtype}")
-        if column.shape != features.shape[:-1]:
-            raise ValueError(
-                f"{where} has shape {tuple(column.shape)}, features of shape "
-                f"{tuple(features.shape)} need {tuple(features.shape[:-1])}"
-            )
-        columns.append(column.reshape(-1).long())
-    return columns
-
-
-def _check_values(columns: list[Tensor], features: Tensor, tasks: Tasks) -> None:
-    low = torch.stack([column.amin() for column in columns])
-    over = torch.stack([c.amax() - (k - 1) for c, k in zip(columns, tasks.sizes, strict=True)])
-    finite = features.detach().isfinite().all()
-    if bool(((low >= 0) & (over <= 0)).all() & finite):  # one wait for the device
-        return
-    if not finite:
-        raise ValueError("features have NaN or infinite entries: this batch was not taken in")
-    for name, column, size in zip(tasks.labels, columns, tasks.sizes, strict=True):
-        first, last = int(column.min()), int(column.max())
-        if first < 0 or last >= size:
-            where = f" of task {name!r}" if len(tasks) > 1 else ""
-            raise ValueError(
-                f"labels{where} run from {first} to {last}, possible are 0 to {size - 1}; leave "
-                "out samples without a label"
-            )

@@ -1,0 +1,56 @@
+"""Labels as users give them, for any number of tasks: checked, and brought into one form."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from etf_heads._tasks import Tasks
+
+Labels = Tensor | Mapping[str, Tensor] | Sequence[Tensor]
+"""Integers: one tensor (...) a task, by name or in order, or all tasks' in one tensor (..., T).
+
+A single task's may also be one tensor (...).
+"""
+
+
+def check_labels(labels: Labels, tasks: Tasks, shape: tuple[int, ...]) -> Tensor:
+    """Labels of all tasks as an int64 tensor of shape (*shape, T), in range, or ValueError.
+
+    Finding out whether they are in range waits for the device once.
+    """
+    if isinstance(labels, Tensor) and len(tasks) == 1 and labels.ndim == len(shape):
+        labels = [labels]
+    if not isinstance(labels, Tensor):
+        columns = tasks.unpack(labels, "labels")
+        for name, column in zip(tasks.labels, columns, strict=True):
+            where = f"labels[{name!r}]" if tasks.names or len(tasks) > 1 else "labels"
+            _check_shape(column, shape, where)
+        labels = torch.stack([column.long() for column in columns], dim=-1)
+    _check_shape(labels, (*shape, len(tasks)), "labels")
+    labels = labels.long()
+    if labels.numel():
+        flat = labels.reshape(-1, len(tasks))
+        extremes = torch.stack([flat.amin(0), flat.amax(0)], dim=1)
+        for (low, high), size, name in zip(
+            extremes.tolist(), tasks.sizes, tasks.labels, strict=True
+        ):
+            if low < 0 or high >= size:
+                where = f" of task {name!r}" if tasks.names or len(tasks) > 1 else ""
+                raise ValueError(
+                    f"labels{where} run from {low} to {high}, possible are 0 to {size - 1}; leave "
+                    f"out samples without a label"
+                )
+    return labels
+
+
+def _check_shape(labels: Tensor, shape: tuple[int, ...], argument: str) -> None:
+    if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.is_complex():
+        given = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
+        raise ValueError(f"{argument} must be a tensor of integers, got {given}")
+    if tuple(labels.shape) != shape:
+        raise ValueError(
+            f"{argument} has shape {tuple(labels.shape)}, needed is {shape} for this batch"
+        )
