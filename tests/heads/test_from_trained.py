@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from sklearn.datasets import load_digits
 from torch import distributed, multiprocessing, nn
 from torch.nn import functional as F
 
@@ -65,7 +64,8 @@ def test_the_scale_is_the_least_squares_one():
 
 
 def digits():
-    data = load_digits()
+    """Real features: the pixels of the scans that ship with scikit-learn."""
+    data = pytest.importorskip("sklearn.datasets").load_digits()
     h = torch.as_tensor(data.data, dtype=torch.float32) / 16
     return h, torch.as_tensor(data.target)
 

@@ -3,8 +3,13 @@ import os
 # Before torch is imported by the processes that these tests start; here it is set below.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+from importlib.util import find_spec
+
 import pytest
 import torch
+
+if find_spec("accelerate") is None:  # the core-only environment
+    collect_ignore_glob = ["*"]
 
 
 @pytest.fixture(autouse=True, scope="module")

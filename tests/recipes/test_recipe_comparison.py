@@ -1,9 +1,6 @@
 import math
 
 import pytest
-
-pytest.importorskip("scipy")
-
 from recipe_checks import Page
 
 from recipes.comparison import compare, interval

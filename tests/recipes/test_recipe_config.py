@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("tyro")
-
 from recipes.config import PRESETS, RunConfig, parse_config
 from recipes.heads import HEADS
 

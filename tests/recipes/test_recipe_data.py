@@ -1,8 +1,5 @@
 import pytest
 import torch
-
-pytest.importorskip("sklearn")
-
 from recipe_checks import scans_of
 from sklearn.datasets import load_digits
 

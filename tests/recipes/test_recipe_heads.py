@@ -1,9 +1,6 @@
 from dataclasses import replace
 
 import pytest
-
-pytest.importorskip("accelerate")
-
 from recipe_runs import TINY
 
 from recipes.data import DATASETS

@@ -2,9 +2,6 @@ import shutil
 from dataclasses import replace
 
 import pytest
-
-pytest.importorskip("accelerate")
-
 from recipe_runs import MOMENTS, TINY, run, start
 
 from recipes.checkpoint import newest_checkpoint

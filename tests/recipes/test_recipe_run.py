@@ -8,11 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-
-pytest.importorskip("accelerate")
-
 from recipe_runs import TINY
 from safetensors.torch import load_file, load_model
+from tensorboard.backend.event_processing import event_accumulator as reader
 
 from recipes.data import multi_digits
 from recipes.engine import train
@@ -111,7 +109,7 @@ def test_every_head_trains_and_a_fixed_one_learns_nothing(name):
 
 
 def test_bfloat16_accumulation_and_a_tracker_together(tmp_path):
-    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+
     config = replace(SHORT, output=tmp_path / "run", log_with=("tensorboard",))
     options = "--mixed-precision bf16 --gradient-accumulation 5 --log-with tensorboard"
     done = launch([sys.executable, "recipes/train.py"], config, *options.split())

@@ -8,10 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-
-pytest.importorskip("tyro")
-pytest.importorskip("sklearn")
-
 from recipe_checks import Page, scans_of
 
 from etf_heads.theory import binary_cosine
