@@ -160,6 +160,8 @@ def test_sweep_is_summarised_over_seeds(sweep):
     assert sweep["fits"]["learned-norm"]["rms"] < 0.01
     assert "better than “learned-norm” nowhere and worse nowhere" in images_verdict(sweep)
     assert {len(line) for line in images_table(sweep)} == {3}
+    alone = summarise([SweepRun(**run) for run in sweep["runs"] if run["seed"] == 0])
+    assert "With one seed, no more can be said" in images_verdict(alone)
     json.dumps(sweep, allow_nan=False)
 
 
