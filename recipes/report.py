@@ -32,9 +32,9 @@ def table(summary: Summary) -> list[Line]:
 
     return [
         ("", *summary["heads"]),
-        line("test accuracy", lambda h: percent(h["accuracy"])),
+        line("test accuracy", lambda h: _percent(h["accuracy"])),
         *(
-            line(f"  of {task}", lambda h, task=task: percent(h["accuracy_by_task"][task]))
+            line(f"  of {task}", lambda h, task=task: _percent(h["accuracy_by_task"][task]))
             for task in summary["tasks"]
         ),
         line("  less learned's, in points", lambda h: _points(h["difference"])),
@@ -171,8 +171,7 @@ def _head_share(head: Mapping[str, Any]) -> float:
     return head["counts"]["head_parameters"] / head["counts"]["model_parameters"]
 
 
-def percent(value: Mapping[str, Any]) -> str:
-    """A share with the interval of its mean, in percent."""
+def _percent(value: Mapping[str, Any]) -> str:
     return f"{value['mean']:.2%}" + (
         "" if value["half"] is None else f" ± {100 * value['half']:.2f}"
     )

@@ -1,11 +1,12 @@
 """Hold the theory against gradient descent: ``accelerate launch recipes/theory.py [grid|images]``.
 
 ``grid`` (the default) optimises unconstrained feature models from random starts and compares each
-end with the closed forms of Theorems 3.1, 3.2 and 5.1 and with ``optimal_gram``, line by line:
-under two minutes on two CPU cores. ``images`` trains networks on two-digit images whose two binary
-labels are correlated, and puts the angles they find beside the closed form: about five minutes.
-Each prints a table, and writes JSON and a page under ``runs/theory``; on one process
-``python recipes/theory.py`` is the same, and ``--help`` explains every setting.
+end with the closed forms of Theorems 3.1, 3.2 and 5.1 and with ``optimal_gram``, line by line: half
+a minute on one CPU core. ``images`` trains networks on two-digit images whose two binary labels are
+correlated, and puts the angles they find beside the closed form: about five minutes with
+``OMP_NUM_THREADS=1``, which suits such small networks. Each prints a table, and writes JSON and a
+page under ``runs/theory``; on one process ``python recipes/theory.py`` is the same, and ``--help``
+explains every setting.
 """
 
 from __future__ import annotations

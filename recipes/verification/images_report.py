@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from recipes.page import origin, settings_in_words, write_page
-from recipes.report import Line, percent
+from recipes.report import Line
 from recipes.verification import figures
 from recipes.verification.effective import LOWEST, closed_form, limit_cosine
 
@@ -37,13 +37,13 @@ def images_table(summary: Summary) -> list[Line]:
             implied = (f"{f['cosine_from_margins']:.3f}" for f in found)
             table.append(("    what both mean gaps imply", *implied))
     for measure, title in (
-        ("at_share", "test accuracy, labels correlated as in training"),
-        ("different", "test accuracy on images with different labels"),
-        ("balanced", "test accuracy, labels independent"),
+        ("at_share", "test accuracy in %, labels correlated as in training"),
+        ("different", "test accuracy in %, images with different labels"),
+        ("balanced", "test accuracy in %, labels independent"),
     ):
         table.append((title, *empty))
         table += [
-            (f"  {name}", *(percent(cell[measure]) for cell in cells))
+            (f"  {name}", *(_number(cell[measure], 100) for cell in cells))
             for name, cells in heads.items()
         ]
     for name in fits:
@@ -85,13 +85,15 @@ def _fit_in_words(name: str, fit: Mapping[str, float]) -> str:
 
 
 def _accuracy_in_words(summary: Summary, rival: str) -> str:
+    heads = summary["heads"]
+    if heads[rival][0]["balanced"]["half"] is None:
+        return f"With one seed, no more can be said of “correlated” and “{rival}”."
     better, worse = [], []
-    rows = zip(
-        summary["shares"], summary["heads"]["correlated"], summary["heads"][rival], strict=True
-    )
-    for share, mine, other in rows:
+    for share, mine, other in zip(
+        summary["shares"], heads["correlated"], heads[rival], strict=True
+    ):
         difference = mine["balanced"]["mean"] - other["balanced"]["mean"]
-        spread = max(mine["balanced"]["half"] or 0, other["balanced"]["half"] or 0)
+        spread = max(mine["balanced"]["half"], other["balanced"]["half"])
         if abs(difference) > spread:
             (better if difference > 0 else worse).append(f"{share:g}")
     won, lost = (f"at p = {', '.join(where)}" if where else "nowhere" for where in (better, worse))
@@ -133,5 +135,9 @@ def write_images_report(summary: Summary, path: Path) -> None:
     write_page("verification/images.html.jinja", context, path)
 
 
-def _number(value: Mapping[str, float | None]) -> str:
-    return f"{value['mean']:.3f}" + ("" if value["half"] is None else f" ± {value['half']:.3f}")
+def _number(value: Mapping[str, float | None], unit: int = 1) -> str:
+    """Mean and interval, where there is one: to 0.001, or to 0.01 percent with a unit of 100."""
+    digits = 3 if unit == 1 else 2
+    half = value["half"] or 0.0
+    spread = f" ± {unit * half:.{digits}f}" if half > 1e-6 else ""
+    return f"{unit * value['mean']:.{digits}f}{spread}"

@@ -156,6 +156,8 @@ def test_sweep_is_summarised_over_seeds(sweep):
     assert sweep["fits"]["learned-norm"]["rms"] < 0.01
     assert "better than “learned-norm” nowhere and worse nowhere" in images_verdict(sweep)
     assert {len(line) for line in images_table(sweep)} == {3}
+    alone = summarise([SweepRun(**run) for run in sweep["runs"] if run["seed"] == 0])
+    assert "With one seed, no more can be said" in images_verdict(alone)
     json.dumps(sweep, allow_nan=False)
 
 
@@ -173,6 +175,7 @@ def test_each_page_is_one_file_with_everything_in_it(kind, pictures, lines, swee
     page.feed(text)
     assert page.tags.count("svg") == pictures
     assert page.is_self_contained()
+    assert 'colspan="8">Theorem 5.1' in text or kind == "images"
     assert all(name in text for name in escaped)
 
 
