@@ -128,8 +128,8 @@ def gather(rank, place, results):
 
 
 def test_processes_with_unequal_shares_get_the_same_head(tmp_path):
-    multiprocessing.spawn(gather, (tmp_path / "rendezvous", tmp_path), nprocs=2)
     h, y = digits()
+    multiprocessing.spawn(gather, (tmp_path / "rendezvous", tmp_path), nprocs=2)
     expected = from_features([(h, y)], 10).state_dict()
     for rank in range(2):
         found = torch.load(tmp_path / str(rank), weights_only=True)
