@@ -29,16 +29,20 @@ NOT_FINITE = (
 
 _ROWS = ("keys", "counts", "means", "traces")
 _SAMPLE = ("priorities", "features", "labels")
+_WAITING = ("waiting_features", "waiting_keys")
+_CHUNK_ENTRIES = 2**21  # float64 entries that wait at most: 16 MiB
 _SMALLEST_TABLE = 1024  # rows below which merging more often would save no memory worth having
 
 
 class CollapseMetric(Metric):
     """Statistics of one or more sources of labelled features, as states that reduce exactly.
 
-    Each batch appends one row for each group in it (key, count, mean, trace) to states that are
-    lists with "cat" reduction; rows of equal key are merged once there are as many new rows as
-    old ones, so that memory is O(G d) and a batch costs O(B d) or O(B d²), never O(G d). A
-    gather across processes, or ``merge_state``, is one more concatenation.
+    Batches wait until there are some thousand samples, since a class then has several of them
+    and the work for each class is done less often. Then each group adds one row (key, count,
+    mean, trace) to states that are lists with "cat" reduction; rows of equal key are merged once
+    there are as many new rows as old ones, so that memory is O(G d) and a batch costs O(B d) or
+    O(B d²), never O(G d). A gather across processes, or ``merge_state``, is one more
+    concatenation.
 
     States live on the metric's device (move it with ``.to``) and features follow them there.
 
@@ -78,7 +82,7 @@ class CollapseMetric(Metric):
         self.covariance, self.sources, self.reservoir = covariance, sources, reservoir
         self._seeds = random.Random(seed)  # noqa: S311 - draws samples, keeps no secrets
         for source in range(sources):
-            for name in _ROWS + (_SAMPLE if reservoir else ()):
+            for name in _ROWS + _WAITING + (_SAMPLE if reservoir else ()):
                 self.add_state(f"{name}_{source}", default=[], dist_reduce_fx="cat")
             if covariance == "full":
                 zero = torch.zeros(self._width, self._width, dtype=torch.float64)
@@ -92,6 +96,7 @@ class CollapseMetric(Metric):
         """Gather the states of all processes, as torchmetrics does."""
         # A gather needs tensors of equal rank and dtype even from a process without data.
         for source in range(self.sources):
+            self._take_in(source)
             self._merge_rows(source)
             self._trim_sample(source)
         super().sync(*args, **kwargs)
@@ -130,6 +135,7 @@ class CollapseMetric(Metric):
 
     def _statistics(self, source: int = 0, what: str = "") -> ClassStatistics:
         """Statistics of the states as they are, gathered or not."""
+        self._take_in(source)
         rows = self._rows(source).unified()
         if not len(rows.keys):
             raise ValueError(f"{type(self).__name__} has seen no data{what}: call update first")
@@ -142,11 +148,31 @@ class CollapseMetric(Metric):
         features, keys = features.detach().to(self.device), keys.to(self.device)
         if not len(features):
             return
-        full = self.covariance == "full"
-        batch = ClassStatistics.from_batch(features, keys, covariance=full)
-        # NaN and infinity reach a trace from any entry: the small tensor tells for the large.
-        if not batch.traces.isfinite().all():
+        # NaN and infinity reach the largest entry; squared distances are at most this large.
+        extremes = torch.stack(torch.aminmax(features)).double()
+        if not ((2 * extremes).square() * features.numel()).isfinite().all():
             raise ValueError(NOT_FINITE)
+        waiting = getattr(self, f"waiting_features_{source}")
+        waiting.append(features.to(torch.float64, copy=True))  # theirs may be written over
+        getattr(self, f"waiting_keys_{source}").append(keys.clone())
+        if sum(map(len, waiting)) * self._width >= _CHUNK_ENTRIES:
+            self._take_in(source)
+        if self.reservoir and keep_samples:
+            sample = Sample.draw(features, keys, self._seeds)
+            for name in _SAMPLE:
+                getattr(self, f"{name}_{source}").append(getattr(sample, name))
+            if sum(map(len, getattr(self, f"labels_{source}"))) > 2 * self.reservoir:
+                self._trim_sample(source)
+
+    def _take_in(self, source: int) -> None:
+        """Turn the samples that wait into rows, and merge rows if that halves them."""
+        features = self._whole(f"waiting_features_{source}", torch.float64, self._width)
+        if not len(features):  # as in states that were gathered, where nothing waits
+            return
+        keys = self._whole(f"waiting_keys_{source}", torch.int64)
+        batch = ClassStatistics.from_batch(features, keys, covariance=self.covariance == "full")
+        for name in _WAITING:
+            setattr(self, f"{name}_{source}", [])
         for name in _ROWS:
             getattr(self, f"{name}_{source}").append(getattr(batch, name))
         if batch.scatter is not None:
@@ -155,12 +181,6 @@ class CollapseMetric(Metric):
         parts = getattr(self, f"keys_{source}")
         if sum(map(len, parts[1:])) >= max(len(parts[0]), _SMALLEST_TABLE):
             self._merge_rows(source)
-        if self.reservoir and keep_samples:
-            sample = Sample.draw(features, keys, self._seeds)
-            for name in _SAMPLE:
-                getattr(self, f"{name}_{source}").append(getattr(sample, name))
-            if sum(map(len, getattr(self, f"labels_{source}"))) > 2 * self.reservoir:
-                self._trim_sample(source)
 
     def _merge_rows(self, source: int) -> None:
         """Leave one row a group and one tensor a state."""
@@ -197,5 +217,6 @@ class CollapseMetric(Metric):
     def _whole(self, name: str, dtype: torch.dtype, *trailing: int) -> Tensor:
         """A list state as one tensor, of no rows when there is no data."""
         value = getattr(self, name)  # a list here, a tensor once gathered
+        parts = [value] if isinstance(value, Tensor) else value
         empty = torch.zeros(0, *trailing, dtype=dtype, device=self.device)
-        return torch.cat([empty, value] if isinstance(value, Tensor) else [empty, *value])
+        return torch.cat([empty, *(part for part in parts if len(part))])

@@ -64,11 +64,15 @@ class ClassStatistics:
         features = features.detach().to(torch.float64)
         unique, inverse, counts = torch.unique(keys, return_inverse=True, return_counts=True)
         means = _sum_by_group(features, inverse, len(unique)) / counts[:, None]
-        residuals = features - means[inverse]
-        traces = _sum_by_group(residuals.square().sum(1), inverse, len(unique))
+        residuals = means[inverse].neg_().add_(features)  # in place: fresh memory costs more
+        squares = torch.linalg.vecdot(residuals, residuals)
+        traces = _sum_by_group(squares, inverse, len(unique))
+        if not covariance:
+            return cls(unique, counts, means, traces)
         # A sample alone in its group is its mean: with many classes that spares most rows.
-        scatter = _gram(residuals[counts[inverse] > 1]) if covariance else None
-        return cls(unique, counts, means, traces, scatter)
+        alone = counts == 1
+        rows = residuals[~alone[inverse]] if alone.any() else residuals
+        return cls(unique, counts, means, traces, _gram(rows))
 
     @classmethod
     def merge(cls, parts: Sequence[ClassStatistics]) -> ClassStatistics:

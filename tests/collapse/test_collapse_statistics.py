@@ -8,7 +8,15 @@ from collapse_reference import within_between
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from etf_heads.collapse import ClassStatistics, MultiTaskCollapse, SingleTaskCollapse
+from etf_heads.collapse import ClassStatistics, MultiTaskCollapse, SingleTaskCollapse, _metric
+
+
+@pytest.fixture(autouse=True, scope="module", params=[1, _metric._CHUNK_ENTRIES])
+def chunk(request):
+    """Every law once with each batch taken in at once, and once with batches that wait."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_metric, "_CHUNK_ENTRIES", request.param)
+        yield request.param
 
 
 def data(seed=0, *, n=300, dim=7, classes=5, offset=0.0, dtype=torch.float64):
@@ -73,14 +81,27 @@ def test_many_groups_merge_as_they_come():
     assert_same(measure.class_statistics(), ClassStatistics.from_batch(features, keys))
 
 
-def test_memory_does_not_grow_with_samples():
+@pytest.mark.parametrize("entries", [1, 1000 * 4])
+def test_memory_does_not_grow_with_samples(entries, monkeypatch):
+    monkeypatch.setattr(_metric, "_CHUNK_ENTRIES", entries)
     measure = SingleTaskCollapse(4, 10)
-    sizes = []
+    rows, waiting = [], []
     for seed in range(130):
         measure.update(*data(seed, n=64, dim=4, classes=10, dtype=torch.float32))
-        sizes.append(sum(len(part) for part in measure.keys_0))
-    assert max(sizes) <= 1024 + 2 * 10
+        rows.append(sum(len(part) for part in measure.keys_0))
+        waiting.append(sum(len(part) for part in measure.waiting_keys_0))
+    assert 10 <= max(rows) <= 1024 + 2 * 10
+    assert max(waiting) <= entries / 4
     assert measure.class_statistics().samples == 130 * 64
+
+
+def test_a_batch_may_be_written_over_after_update():
+    features, labels = data(dtype=torch.float64)
+    expected = ClassStatistics.from_batch(features, labels)
+    measure = SingleTaskCollapse(features.shape[1], int(labels.max()) + 1)
+    measure.update(features, labels)
+    features.zero_(), labels.zero_()
+    assert_same(measure.class_statistics(), expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
