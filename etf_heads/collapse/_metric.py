@@ -30,15 +30,15 @@ NOT_FINITE = (
 _ROWS = ("keys", "counts", "means", "traces")
 _SAMPLE = ("priorities", "features", "labels")
 _WAITING = ("waiting_features", "waiting_keys")
-_CHUNK_ENTRIES = 2**21  # float64 entries that wait at most: 16 MiB
+_CHUNK_ENTRIES = 2**19  # float64 entries that wait: 4 MiB, which caches and malloc like
 _SMALLEST_TABLE = 1024  # rows below which merging more often would save no memory worth having
 
 
 class CollapseMetric(Metric):
     """Statistics of one or more sources of labelled features, as states that reduce exactly.
 
-    Batches wait until there are some thousand samples, since a class then has several of them
-    and the work for each class is done less often. Then each group adds one row (key, count,
+    Batches wait until there are a thousand samples or so, and two for each class, since the work
+    for each class is then done less often. Then each group adds one row (key, count,
     mean, trace) to states that are lists with "cat" reduction; rows of equal key are merged once
     there are as many new rows as old ones, so that memory is O(G d) and a batch costs O(B d) or
     O(B d²), never O(G d). A gather across processes, or ``merge_state``, is one more
@@ -155,7 +155,8 @@ class CollapseMetric(Metric):
         waiting = getattr(self, f"waiting_features_{source}")
         waiting.append(features.to(torch.float64, copy=True))  # theirs may be written over
         getattr(self, f"waiting_keys_{source}").append(keys.clone())
-        if sum(map(len, waiting)) * self._width >= _CHUNK_ENTRIES:
+        groups = sum(map(len, getattr(self, f"keys_{source}")[:1]))
+        if sum(map(len, waiting)) >= max(_CHUNK_ENTRIES // self._width, 2 * groups):
             self._take_in(source)
         if self.reservoir and keep_samples:
             sample = Sample.draw(features, keys, self._seeds)

@@ -91,7 +91,7 @@ def test_memory_does_not_grow_with_samples(entries, monkeypatch):
         rows.append(sum(len(part) for part in measure.keys_0))
         waiting.append(sum(len(part) for part in measure.waiting_keys_0))
     assert 10 <= max(rows) <= 1024 + 2 * 10
-    assert max(waiting) <= entries / 4
+    assert max(waiting) <= max(entries / 4, 2 * 10)
     assert measure.class_statistics().samples == 130 * 64
 
 
