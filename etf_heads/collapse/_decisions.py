@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from etf_heads._labels import Labels, check_labels
 from etf_heads._tasks import Tasks
@@ -18,16 +17,12 @@ from etf_heads.collapse._labels import (
 )
 from etf_heads.collapse._metric import NOT_FINITE
 from etf_heads.collapse._naming import with_mean_over_tasks
-from etf_heads.collapse._plot import Values, plot_values
+from etf_heads.collapse._plot import PlottedMetric
 from etf_heads.collapse._statistics import ClassStatistics
 from etf_heads.collapse._vectors import Biases, Weights, class_biases, class_vectors
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-
-class _Disagreement(Metric):
+class _Disagreement(PlottedMetric):
     """Frozen centres and classifier, and counts a task; subclasses say what a batch is."""
 
     full_state_update = False
@@ -89,17 +84,6 @@ class _Disagreement(Metric):
         total = getattr(self, count).clone()  # states may be shared with a copy in torchmetrics
         total[task] += found.sum()
         setattr(self, count, total)
-
-    def plot(
-        self, val: Values | Sequence[Values] | None = None, ax: Axes | None = None
-    ) -> tuple[Figure, Axes]:
-        """Draw a result of ``compute``, or a curve over several, as :func:`plot_values` does.
-
-        Args:
-            val: a result, or one an epoch; ``compute()`` when None.
-            ax: where to draw; a new figure when None.
-        """
-        return plot_values(self.compute() if val is None else val, ax=ax)
 
     def compute(self) -> dict[str, float]:
         """Shares by name; with several tasks for each (``s_nc5/left``) and their mean.

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from etf_heads._tasks import positive_int
-from etf_heads.collapse._plot import Values, plot_values
+from etf_heads.collapse._plot import PlottedMetric
 from etf_heads.collapse._reservoir import Sample
 from etf_heads.collapse._statistics import ClassStatistics
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 Covariance = Literal["full", "trace"]
 """Keep the (d, d) within-class scatter, or its trace only."""
@@ -34,7 +29,7 @@ _CHUNK_ENTRIES = 2**19  # float64 entries that wait: 4 MiB, which caches and mal
 _SMALLEST_TABLE = 1024  # rows below which merging more often would save no memory worth having
 
 
-class CollapseMetric(Metric):
+class CollapseMetric(PlottedMetric):
     """Statistics of one or more sources of labelled features, as states that reduce exactly.
 
     Batches wait until there are a thousand samples or so, and two for each class, since the work
@@ -112,17 +107,6 @@ class CollapseMetric(Metric):
             if self._is_synced:
                 self.unsync()
             raise
-
-    def plot(
-        self, val: Values | Sequence[Values] | None = None, ax: Axes | None = None
-    ) -> tuple[Figure, Axes]:
-        """Draw a result of ``compute``, or a curve over several, as :func:`plot_values` does.
-
-        Args:
-            val: a result, or one an epoch; ``compute()`` when None.
-            ax: where to draw; a new figure when None.
-        """
-        return plot_values(self.compute() if val is None else val, ax=ax)
 
     def class_statistics(self, source: int = 0) -> ClassStatistics:
         """Statistics of all data seen by all processes; every process must call this.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
+from torchmetrics import Metric
 
 from etf_heads._tasks import Tasks, TaskSpec
 from etf_heads.collapse import _frames as frames
@@ -20,6 +21,21 @@ if TYPE_CHECKING:
 
 Values = Mapping[str, float]
 """What a measure's ``compute`` returns."""
+
+
+class PlottedMetric(Metric):
+    """A metric whose ``compute`` returns named values, and which draws them."""
+
+    def plot(
+        self, val: Values | Sequence[Values] | None = None, ax: Axes | None = None
+    ) -> tuple[Figure, Axes]:
+        """Draw a result of ``compute``, or a curve over several, as :func:`plot_values` does.
+
+        Args:
+            val: a result, or one an epoch; ``compute()`` when None.
+            ax: where to draw; a new figure when None.
+        """
+        return plot_values(self.compute() if val is None else val, ax=ax)
 
 
 def plot_values(

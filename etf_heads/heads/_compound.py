@@ -8,7 +8,7 @@ from etf_heads._tasks import Tasks, TaskSpec, positive_int
 from etf_heads.codes import CrossTask, SimplexCode
 from etf_heads.heads._base import MultiTaskFixedHead
 from etf_heads.heads._feature_norm import FeatureNorm
-from etf_heads.orientation import DEFAULT_ORIENTATION, OrientationSpec, make_orientation
+from etf_heads.orientation import OrientationSpec, make_orientation
 
 
 class CompoundETFHead(MultiTaskFixedHead):
@@ -69,7 +69,7 @@ class CompoundETFHead(MultiTaskFixedHead):
         in_features = positive_int(in_features, "in_features")
         columns = SimplexCode.columns_for(parsed, in_features, cross_task)
         basis = make_orientation(
-            DEFAULT_ORIENTATION if orientation is None else orientation,
+            orientation,
             in_features,
             columns,
             device=device,

@@ -12,7 +12,7 @@ from etf_heads._tasks import Tasks, TaskSpec, positive_int
 from etf_heads.codes import Code, GramCode, SimplexCode, gram_rank
 from etf_heads.heads._base import MultiTaskFixedHead
 from etf_heads.heads._feature_norm import FeatureNorm
-from etf_heads.orientation import DEFAULT_ORIENTATION, OrientationSpec, make_orientation
+from etf_heads.orientation import OrientationSpec, make_orientation
 from etf_heads.theory import JointCounts, optimal_gram
 
 TaskWeights = Mapping[str, float] | Sequence[float]
@@ -102,7 +102,7 @@ class CorrelatedETFHead(MultiTaskFixedHead):
             gram = _normalised(geometry.gram.cpu(), parsed, unit_norm=unit_norm)
             duality_gap = geometry.duality_gap
         basis = make_orientation(
-            DEFAULT_ORIENTATION if orientation is None else orientation,
+            orientation,
             in_features,
             _columns_for(gram, parsed, in_features),
             device=device,

@@ -9,7 +9,7 @@ from etf_heads._tasks import Tasks, class_count, positive_int
 from etf_heads.codes import SimplexCode
 from etf_heads.heads._base import FixedHead
 from etf_heads.heads._feature_norm import FeatureNorm
-from etf_heads.orientation import DEFAULT_ORIENTATION, OrientationSpec, make_orientation
+from etf_heads.orientation import OrientationSpec, make_orientation
 
 
 class ETFHead(FixedHead):
@@ -70,7 +70,7 @@ class ETFHead(FixedHead):
         in_features = positive_int(in_features, "in_features")
         columns = SimplexCode.columns_for(tasks, in_features, "orthogonal")
         basis = make_orientation(
-            DEFAULT_ORIENTATION if orientation is None else orientation,
+            orientation,
             in_features,
             columns,
             device=device,

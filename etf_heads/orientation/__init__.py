@@ -9,12 +9,11 @@ from etf_heads.orientation._base import Orientation
 from etf_heads.orientation._canonical import CanonicalOrientation
 from etf_heads.orientation._dense import MatrixOrientation, RandomOrientation
 from etf_heads.orientation._kronecker import KroneckerOrientation
-from etf_heads.orientation._named import DEFAULT_ORIENTATION, OrientationSpec, make_orientation
+from etf_heads.orientation._named import OrientationSpec, make_orientation
 from etf_heads.orientation._stiefel import StiefelOrientation
 from etf_heads.orientation._tiled import TiledOrientation
 
 __all__ = [
-    "DEFAULT_ORIENTATION",
     "CanonicalOrientation",
     "KroneckerOrientation",
     "MatrixOrientation",

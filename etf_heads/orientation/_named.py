@@ -20,12 +20,12 @@ _STRUCTURED: dict[str, type[Orientation]] = {
     "tiled": TiledOrientation,
     "hadamard": KroneckerOrientation,
 }
-DEFAULT_ORIENTATION = "tiled"
+_DEFAULT = "tiled"
 NAMES = (*_STRUCTURED, "random", "random:SEED", "learned")
 
 
 def make_orientation(
-    spec: OrientationSpec,
+    spec: OrientationSpec | None,
     in_features: int,
     columns: int,
     *,
@@ -37,7 +37,8 @@ def make_orientation(
     Args:
         spec: "canonical", "tiled", "hadamard", "random" (seed 0), "random:SEED" or
             "learned" (needs an optimiser of geoopt, see :class:`StiefelOrientation`); a matrix
-            of shape (in_features, n) with orthonormal columns; or an :class:`Orientation`.
+            of shape (in_features, n) with orthonormal columns; or an :class:`Orientation`. None
+            for the default, "tiled".
         in_features: size of the features.
         columns: what a named orientation gets; others bring their own.
         device: where a stored matrix lives.
@@ -50,6 +51,8 @@ def make_orientation(
         >>> make_orientation("random:7", 8, 3)
         RandomOrientation(in_features=8, columns=3, seed=7)
     """
+    if spec is None:
+        spec = _DEFAULT
     if isinstance(spec, Tensor):
         spec = MatrixOrientation(spec).to(device=device, dtype=dtype)
     if isinstance(spec, Orientation):
