@@ -21,18 +21,9 @@ def check_labels(labels: Labels, tasks: Tasks, shape: tuple[int, ...]) -> Tensor
 
     Finding out whether they are in range waits for the device once.
     """
-    if isinstance(labels, Tensor) and len(tasks) == 1 and labels.ndim == len(shape):
-        labels = [labels]
-    if not isinstance(labels, Tensor):
-        columns = tasks.unpack(labels, "labels")
-        for name, column in zip(tasks.labels, columns, strict=True):
-            where = f"labels[{name!r}]" if tasks.names or len(tasks) > 1 else "labels"
-            _check_shape(column, shape, where)
-        labels = torch.stack([column.long() for column in columns], dim=-1)
-    _check_shape(labels, (*shape, len(tasks)), "labels")
-    labels = labels.long()
-    if labels.numel():
-        flat = labels.reshape(-1, len(tasks))
+    stacked = stack_labels(labels, tasks, shape)
+    if stacked.numel():
+        flat = stacked.reshape(-1, len(tasks))
         extremes = torch.stack([flat.amin(0), flat.amax(0)], dim=1)
         for (low, high), size, name in zip(
             extremes.tolist(), tasks.sizes, tasks.labels, strict=True
@@ -43,7 +34,21 @@ def check_labels(labels: Labels, tasks: Tasks, shape: tuple[int, ...]) -> Tensor
                     f"labels{where} run from {low} to {high}, possible are 0 to {size - 1}; leave "
                     f"out samples without a label"
                 )
-    return labels
+    return stacked
+
+
+def stack_labels(labels: Labels, tasks: Tasks, shape: tuple[int, ...]) -> Tensor:
+    """Labels of all tasks as an int64 tensor of shape (*shape, T), of any values, or ValueError."""
+    if isinstance(labels, Tensor) and len(tasks) == 1 and labels.ndim == len(shape):
+        labels = [labels]
+    if not isinstance(labels, Tensor):
+        columns = tasks.unpack(labels, "labels")
+        for name, column in zip(tasks.labels, columns, strict=True):
+            where = f"labels[{name!r}]" if tasks.names or len(tasks) > 1 else "labels"
+            _check_shape(column, shape, where)
+        labels = torch.stack([column.long() for column in columns], dim=-1)
+    _check_shape(labels, (*shape, len(tasks)), "labels")
+    return labels.long()
 
 
 def _check_shape(labels: Tensor, shape: tuple[int, ...], argument: str) -> None:

@@ -25,6 +25,15 @@ class Code(nn.Module):
         """Products C z: (..., columns) -> (..., rows)."""
         raise NotImplementedError
 
+    @property
+    def softmax_scale(self) -> float | None:
+        """The number that C is to a softmax over each task's rows, if it is no more than that.
+
+        A softmax does not see what all scores of a task have in common, nor does the gradient of
+        a loss on it.
+        """
+        return None
+
     def matrix(
         self, *, dtype: torch.dtype = torch.float64, device: torch.device | None = None
     ) -> Tensor:

@@ -88,6 +88,12 @@ class SimplexCode(Code):
             [expand(z) * simplex_scale(k) for z, k in zip(blocks, sizes, strict=True)], dim=-1
         )
 
+    @property
+    def softmax_scale(self) -> float | None:
+        r""":math:`\sqrt{K/(K-1)}` for tasks of one size K in :math:`\sum K_t` columns."""
+        sizes = set(self.tasks.sizes)
+        return simplex_scale(sizes.pop()) if self.centred and len(sizes) == 1 else None
+
     def _blocks(self, coordinates: Tensor) -> list[Tensor]:
         """Each task's own coordinates, around the ring of columns."""
         if self.centred:

@@ -80,9 +80,17 @@ class Head(nn.Module):
 
     def all_logits(self, features: Tensor) -> Tensor:
         """Logits of all tasks side by side: (..., d) -> (..., sum K_t)."""
-        return self._finish(self.scores(self._prepare(features)))
+        return self._finish(self.scores(self.prepare(features)))
 
-    def _prepare(self, features: Tensor) -> Tensor:
+    def all_softmax_logits(self, features: Tensor) -> Tensor:
+        """The same up to a constant a task, if that costs less.
+
+        A softmax does not see the constant, nor does the gradient of a loss on it.
+        """
+        return self.all_logits(features)
+
+    def prepare(self, features: Tensor) -> Tensor:
+        """Features as :meth:`scores` takes them: of the right size, normalised."""
         self._check_size(features)
         return features if self.norm is None else self.norm(features)
 
@@ -174,6 +182,14 @@ class FixedHead(Head):
     def scores(self, features: Tensor) -> Tensor:
         """Products C Uᵀ h: (..., d) -> (..., sum K_t)."""
         return self.code(self.orientation(features))
+
+    def all_softmax_logits(self, features: Tensor) -> Tensor:
+        """Logits up to a constant a task: for a simplex code, coordinates times a number."""
+        if self.code.softmax_scale is None or isinstance(self.scale, nn.Parameter):
+            return self.all_logits(features)
+        scale = self.scale * self.code.softmax_scale
+        logits = self.orientation.project(self.prepare(features), scale)
+        return logits if self.bias is None else logits + self.bias.to(logits.dtype)
 
     def frame(self) -> Tensor:
         """C Uᵀ, shape (sum K_t, d), made on request."""

@@ -67,7 +67,7 @@ class ObservingHead(Head):
             labels: in training mode, the batch is observed before the logits are made, so that
                 one call is a training step's. In eval mode they are ignored.
         """
-        features = self._prepare(features)
+        features = self.prepare(features)
         derived = None
         if labels is not None and self.training:
             with torch.set_grad_enabled(self.gradient and torch.is_grad_enabled()):

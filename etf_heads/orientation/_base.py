@@ -32,8 +32,8 @@ class Orientation(nn.Module):
                 f"dimensions: at most {in_features} do"
             )
 
-    def project(self, features: Tensor) -> Tensor:
-        """Coordinates Uᵀ h of features h: (..., d) -> (..., n)."""
+    def project(self, features: Tensor, scale: float = 1.0) -> Tensor:
+        """Coordinates Uᵀ h of features h, times a number: (..., d) -> (..., n)."""
         raise NotImplementedError
 
     def lift(self, coordinates: Tensor) -> Tensor:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from etf_heads.orientation._base import Orientation
+from etf_heads.orientation._structured import StructuredOrientation
 
 
-class CanonicalOrientation(Orientation):
+class CanonicalOrientation(StructuredOrientation):
     """The code stands in the first n features; the others never reach the logits.
 
     A simplex head in this orientation is, under softmax cross-entropy, a slice of the features.
@@ -19,10 +19,10 @@ class CanonicalOrientation(Orientation):
         tensor([0., 1.])
     """
 
-    def project(self, features: Tensor) -> Tensor:
+    def raw_project(self, features: Tensor, scale: float) -> Tensor:
         """First n features: (..., d) -> (..., n)."""
-        return features[..., : self.columns]
+        return features[..., : self.columns] * scale
 
-    def lift(self, coordinates: Tensor) -> Tensor:
+    def raw_lift(self, coordinates: Tensor, scale: float) -> Tensor:
         """Zeros behind the coordinates: (..., n) -> (..., d)."""
-        return F.pad(coordinates, (0, self.in_features - self.columns))
+        return F.pad(coordinates * scale, (0, self.in_features - self.columns))

@@ -20,9 +20,10 @@ class DenseOrientation(Orientation):
 
     basis: Tensor
 
-    def project(self, features: Tensor) -> Tensor:
-        """Uᵀ h: (..., d) -> (..., n)."""
-        return features @ self.basis.to(features.dtype)
+    def project(self, features: Tensor, scale: float = 1.0) -> Tensor:
+        """Uᵀ h, times a number: (..., d) -> (..., n)."""
+        coordinates = features @ self.basis.to(features.dtype)
+        return coordinates if scale == 1 else coordinates * scale
 
     def lift(self, coordinates: Tensor) -> Tensor:
         """U z: (..., n) -> (..., d)."""

@@ -10,10 +10,10 @@ from torch.nn import functional as F
 
 from etf_heads._precision import at_least_float32
 from etf_heads.geometry import dct, hadamard
-from etf_heads.orientation._base import Orientation
+from etf_heads.orientation._structured import StructuredOrientation
 
 
-class KroneckerOrientation(Orientation):
+class KroneckerOrientation(StructuredOrientation):
     r"""Every column touches every feature, at O(d (p + q)) a sample for d = p q + few.
 
     The transform is :math:`Q = A_p \otimes B_q`, with p and q near :math:`\sqrt d`, and Hadamard
@@ -41,22 +41,22 @@ class KroneckerOrientation(Orientation):
         # The first columns of Q in row-major order need only the first columns of A.
         self._a_columns = min(self._p, columns // self._q + 1)
 
-    def project(self, features: Tensor) -> Tensor:
+    def raw_project(self, features: Tensor, scale: float) -> Tensor:
         """Transform and keep n columns: (..., d) -> (..., n)."""
         size = self._p * self._q
         grid = features[..., :size].unflatten(-1, (self._p, self._q))
         a, b = self._factors(features)
-        spectrum = ((a.mT @ grid) @ b).flatten(-2)
+        spectrum = ((a.mT @ grid) @ (b * scale)).flatten(-2)
         if self.columns < size:
             return spectrum[..., 1 : self.columns + 1]
-        rest = features[..., size:]
+        rest = features[..., size:] * scale
         ordered = torch.cat([spectrum[..., 1:], rest, spectrum[..., :1]], dim=-1)
         return ordered[..., : self.columns]
 
-    def lift(self, coordinates: Tensor) -> Tensor:
+    def raw_lift(self, coordinates: Tensor, scale: float) -> Tensor:
         """Inverse transform of coordinates padded with zeros: (..., n) -> (..., d)."""
         size = self._p * self._q
-        padded = F.pad(coordinates, (0, self.in_features - self.columns))
+        padded = F.pad(coordinates * scale, (0, self.in_features - self.columns))
         spectrum = torch.cat([padded[..., -1:], padded[..., : size - 1]], dim=-1)
         rest = padded[..., size - 1 : -1]
         kept = spectrum[..., : self._a_columns * self._q]

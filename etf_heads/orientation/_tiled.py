@@ -7,12 +7,13 @@ import math
 import torch
 from torch import Tensor
 
-from etf_heads.orientation._base import Orientation
+from etf_heads._tracing import is_traced
+from etf_heads.orientation._structured import StructuredOrientation
 
-_FEW = 4  # tiles up to which adding them one by one is faster than a matrix product
+_FEW = 8  # tiles up to which adding them one by one is faster than a matrix product
 
 
-class TiledOrientation(Orientation):
+class TiledOrientation(StructuredOrientation):
     r"""Feature j belongs to column j mod n, with sign :math:`(-1)^{\lfloor j/n \rfloor}`.
 
     Columns have disjoint supports of m or m + 1 features, where m = d div n, with entries
@@ -38,44 +39,54 @@ class TiledOrientation(Orientation):
         super().__init__(in_features, columns)
         self._tiles, self._rest = divmod(in_features, columns)
 
-    def project(self, features: Tensor) -> Tensor:
+    def raw_project(self, features: Tensor, scale: float) -> Tensor:
         """Signed sums: (..., d) -> (..., n)."""
-        whole, rest = self._split(features)
-        sums = self._signed_sum(whole)
-        if not self._rest:
-            return sums / math.sqrt(self._tiles)
-        longer = torch.add(sums[..., : self._rest], rest, alpha=self._last_sign)
-        return self._normalise(longer, sums[..., self._rest :])
-
-    def lift(self, coordinates: Tensor) -> Tensor:
-        """Signed copies: (..., n) -> (..., d)."""
-        scaled = self._normalise(coordinates[..., : self._rest], coordinates[..., self._rest :])
-        signs = self._signs(coordinates).mT
-        whole = (signs * scaled.unsqueeze(-2)).flatten(-2)
-        return torch.cat([whole, self._last_sign * scaled[..., : self._rest]], dim=-1)
-
-    def _signed_sum(self, whole: Tensor) -> Tensor:  # shape: (..., m, n) -> (..., n)
+        tiles = features.split(self.columns, dim=-1)  # the last may be shorter
         if self._tiles > _FEW:
-            # A (1, m) @ (m, n) product: faster than strided sums, in the backward pass above all.
-            return (self._signs(whole) @ whole).squeeze(-2)
-        first, *others = whole.unbind(-2)
-        for i, tile in enumerate(others):
-            first = torch.add(first, tile, alpha=1 if i % 2 else -1)
-        return first
+            sums = self._sum_of_many(features)
+        else:
+            sums = tiles[0] - tiles[1] if self._tiles > 1 else tiles[0].clone()
+            for i in range(2, self._tiles):
+                sums.add_(tiles[i], alpha=_sign(i))
+        if self._rest:
+            sums.narrow(-1, 0, self._rest).add_(tiles[-1], alpha=_sign(self._tiles))
+        return self._shorten_(sums.mul_(scale / math.sqrt(self._tiles)))
 
-    def _split(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        whole = features[..., : self._tiles * self.columns]
-        rest = features[..., self._tiles * self.columns :]
-        return whole.unflatten(-1, (self._tiles, self.columns)), rest
+    def raw_lift(self, coordinates: Tensor, scale: float) -> Tensor:
+        """Signed copies: (..., n) -> (..., d)."""
+        lifted = coordinates.new_empty((*coordinates.shape[:-1], self.in_features))
+        first = _write(self._tile(lifted, 0), coordinates, scale / math.sqrt(self._tiles))
+        self._shorten_(first)
+        for i in range(1, self._tiles + bool(self._rest)):
+            tile = self._tile(lifted, i)
+            _write(tile, first.narrow(-1, 0, tile.shape[-1]), _sign(i))
+        return lifted
 
-    def _signs(self, like: Tensor) -> Tensor:  # shape: (1, m)
-        tile = torch.arange(self._tiles, device=like.device)
-        return (1 - 2 * (tile % 2)).to(like.dtype).unsqueeze(0)
+    def _tile(self, features: Tensor, i: int) -> Tensor:
+        start = i * self.columns
+        return features.narrow(-1, start, min(self.columns, self.in_features - start))
 
-    @property
-    def _last_sign(self) -> int:
-        return -1 if self._tiles % 2 else 1
+    def _sum_of_many(self, features: Tensor) -> Tensor:
+        # A (1, m) @ (m, n) product: faster than many strided sums.
+        whole = features.narrow(-1, 0, self._tiles * self.columns)
+        signs = 1 - 2 * (torch.arange(self._tiles, device=features.device) % 2)
+        grid = whole.unflatten(-1, (self._tiles, self.columns))
+        return (signs.to(features.dtype).unsqueeze(0) @ grid).squeeze(-2)
 
-    def _normalise(self, longer: Tensor, shorter: Tensor) -> Tensor:
-        longer, shorter = longer / math.sqrt(self._tiles + 1), shorter / math.sqrt(self._tiles)
-        return torch.cat([longer, shorter], dim=-1)
+    def _shorten_(self, coordinates: Tensor) -> Tensor:
+        """From the norm 1 of m entries to that of m + 1, where a column has one more."""
+        if self._rest:
+            longer = coordinates.narrow(-1, 0, self._rest)
+            longer.mul_(math.sqrt(self._tiles / (self._tiles + 1)))
+        return coordinates
+
+
+def _write(target: Tensor, source: Tensor, factor: float) -> Tensor:
+    """Put a multiple of the source into the target, which is a view."""
+    if is_traced():  # by what cannot see through out=
+        return target.copy_(source * factor)
+    return torch.mul(source, factor, out=target)
+
+
+def _sign(tile: int) -> int:
+    return -1 if tile % 2 else 1

@@ -9,7 +9,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from etf_heads import CompoundETFHead, ETFHead
 from etf_heads.geometry import simplex_gram
-from tests.cases import EVERY_HEAD, HEADS, NAMED, STRUCTURED, HeadCase, all_logits, features
+from tests.cases import (
+    EVERY_HEAD,
+    HEADS,
+    NAMED,
+    ORIENTATIONS,
+    STRUCTURED,
+    HeadCase,
+    all_logits,
+    features,
+)
 
 each_head = pytest.mark.parametrize("case", EVERY_HEAD, ids=str)
 each_etf = pytest.mark.parametrize("case", HEADS, ids=str)
@@ -78,6 +87,36 @@ def test_gradients_pass_gradcheck(case):
 
     # fast_mode: one random direction, so that d = 128 stays quick
     assert torch.autograd.gradcheck(logits, (h, *head.parameters()), fast_mode=True)
+
+
+@pytest.mark.parametrize("orientation", NAMED)
+@pytest.mark.parametrize("in_features", [18, 20, 21, 45, 200])
+def test_transforms_of_torch_func_see_the_dense_head(in_features, orientation):
+    case = HeadCase(in_features, {"left": 10, "right": 10}, orientation)
+    head, h = case.make(), features(case, 4)
+
+    def logits(h):
+        return all_logits(head(h))
+
+    torch.testing.assert_close(torch.func.vmap(logits)(h), logits(h), **EXACT)
+    for jacobian in (torch.func.jacrev, torch.func.jacfwd):
+        each = torch.func.vmap(jacobian(logits))(h)
+        torch.testing.assert_close(each, head.weight.expand(4, -1, -1), **EXACT)
+    tangent = torch.randn_like(h)
+    with torch.autograd.forward_ad.dual_level():
+        dual = logits(torch.autograd.forward_ad.make_dual(h, tangent))
+        ours = torch.autograd.forward_ad.unpack_dual(dual).tangent
+    torch.testing.assert_close(ours, tangent @ head.weight.T, **EXACT)
+
+
+@pytest.mark.parametrize("orientation", STRUCTURED)
+@given(columns=st.integers(1, 40), more=st.integers(0, 200))
+def test_a_structured_lift_is_the_adjoint_of_its_projection(orientation, columns, more):
+    basis = ORIENTATIONS[orientation](columns + more, columns)
+    h = torch.randn(2, columns + more, dtype=torch.float64)
+    z = torch.randn(2, columns, dtype=torch.float64)
+    product = (basis.project(h, scale=-2.5) * z).sum()
+    torch.testing.assert_close(product, -2.5 * (h * basis.lift(z)).sum(), rtol=0, atol=1e-10)
 
 
 @given(

@@ -1,0 +1,206 @@
+"""The fused loss equals the sum of PyTorch's own, in values and gradients, for every head."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from etf_heads import CompoundETFHead, ETFHead
+from etf_heads.losses import CompoundCrossEntropy
+from tests.cases import EVERY_HEAD, NAMED, HeadCase, all_logits, features
+
+EXACT = {"rtol": 0, "atol": 1e-11}
+TASKS = {"left": 10, "right": 10}
+
+
+def random_labels(tasks, *shape):
+    generator = torch.Generator().manual_seed(3)
+    return torch.stack([torch.randint(k, shape, generator=generator) for k in tasks.sizes], dim=-1)
+
+
+def plain(head, h, labels, **options):
+    """The loss of each task by PyTorch, from logits that the head makes."""
+    logits = all_logits(head(h)).flatten(0, -2).split(head.tasks.sizes, dim=-1)
+    columns = labels.flatten(0, -2).unbind(-1)
+    return [F.cross_entropy(z, y, **options) for z, y in zip(logits, columns, strict=True)]
+
+
+def gradients(loss, head, h):
+    return torch.autograd.grad(loss, [h, *head.parameters()], retain_graph=True)
+
+
+@pytest.mark.parametrize("case", EVERY_HEAD, ids=str)
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_loss_is_the_sum_of_the_tasks_cross_entropies(case, smoothing):
+    head = case.make()
+    for shape in [(5,), (2, 3, 4)]:
+        h, labels = features(case, *shape).requires_grad_(), random_labels(case.sizes, *shape)
+        ours = CompoundCrossEntropy(label_smoothing=smoothing)(h, head, labels)
+        # a batch normalisation counts each batch, but normalises with its own statistics
+        expected = sum(plain(head, h, labels, label_smoothing=smoothing))
+        assert ours.shape == ()
+        torch.testing.assert_close(ours, expected, **EXACT)
+        got, wanted = gradients(ours, head, h), gradients(expected, head, h)
+        torch.testing.assert_close(got, wanted, **EXACT)
+
+
+@given(
+    tasks=st.lists(st.sampled_from([2, 3, 10, 17, 40]), min_size=1, max_size=9),
+    extra=st.integers(0, 60),
+    orientation=st.sampled_from(NAMED),
+    missing=st.floats(0, 1),
+    seed=st.integers(0, 99),
+)
+def test_any_tasks_with_any_labels_missing(tasks, extra, orientation, missing, seed):
+    scale = 0.1 + seed / 10
+    case = HeadCase(sum(tasks) - len(tasks) + extra, tasks, orientation, {"scale": scale})
+    head, h = case.make(), features(case, 7).requires_grad_()
+    labels = random_labels(case.sizes, 7)
+    gone = torch.rand(labels.shape, generator=torch.Generator().manual_seed(seed)) < missing
+    labels = labels.masked_fill(gone, -100)
+    present = [y for y in range(len(tasks)) if not gone[:, y].all()]
+    weights = [1.0 + t for t in range(len(tasks))]
+    ours = CompoundCrossEntropy(task_weights=weights)(h, head, labels)
+    each = plain(head, h, labels)
+    expected = sum((weights[t] * each[t] for t in present), start=0 * h.sum())
+    torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-12 * scale)
+    torch.testing.assert_close(
+        gradients(ours, head, h), gradients(expected, head, h), rtol=0, atol=1e-12 * scale
+    )
+
+
+@pytest.mark.parametrize("case", [HeadCase(64, 10), HeadCase(90, [2] * 40), HeadCase(60, [9, 40])])
+def test_reductions_are_parts_of_the_mean(case):
+    head, h = case.make(), features(case, 6)
+    labels = random_labels(case.sizes, 6)
+    labels[0, 0] = -100
+    weights = [0.5 + t for t in range(len(case.sizes))]
+    mean, task, none = (
+        CompoundCrossEntropy(reduction=r, task_weights=weights)(h, head, labels)
+        for r in ("mean", "task", "none")
+    )
+    assert none.shape == (6, len(weights))
+    assert none[0, 0] == 0
+    torch.testing.assert_close(task, none.sum(0) / (labels >= 0).sum(0), **EXACT)
+    torch.testing.assert_close(mean, task.sum(), **EXACT)
+
+
+def test_labels_come_in_every_form_that_heads_take():
+    head, h = CompoundETFHead(64, TASKS), torch.randn(6, 64)
+    left, right = torch.randint(10, (6,)), torch.randint(10, (6,))
+    forms = [{"right": right, "left": left}, (left, right), torch.stack([left, right], -1)]
+    losses = [CompoundCrossEntropy()(h, head, labels) for labels in forms]
+    assert losses[0] == losses[1] == losses[2]
+    single = ETFHead(64, 10)
+    losses = [CompoundCrossEntropy()(h, single, y) for y in (left, [left], left.unsqueeze(-1))]
+    assert losses[0] == losses[1] == losses[2]
+
+
+def test_a_batch_without_labels_counts_as_zero_and_moves_nothing():
+    for tasks in (TASKS, {"one": 10}, [2, 30]):
+        h = torch.randn(6, 64, requires_grad=True)
+        head = CompoundETFHead(64, tasks)
+        nothing = torch.full((6, len(tasks)), -100)
+        loss = CompoundCrossEntropy()(h, head, nothing)
+        loss.backward()
+        assert loss == 0
+        assert not h.grad.any()
+
+
+def test_task_weights_go_by_name():
+    head, h = CompoundETFHead(64, TASKS), torch.randn(6, 64)
+    labels = random_labels(head.tasks, 6)
+    left, right = plain(head, h, labels)
+    loss = CompoundCrossEntropy(task_weights={"right": 3.0, "left": 0.5})(h, head, labels)
+    torch.testing.assert_close(loss, 0.5 * left + 3 * right)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_stays_near_float32(dtype):
+    head = ETFHead(64, 10, scale=4.0, dtype=dtype)
+    h, labels = torch.randn(32, 64, dtype=dtype, requires_grad=True), torch.randint(10, (32,))
+    loss = CompoundCrossEntropy()(h, head, labels)
+    exact = F.cross_entropy(ETFHead(64, 10, scale=4.0)(h.float()), labels)
+    torch.testing.assert_close(loss.float(), exact, rtol=0.02, atol=0.02)
+    loss.backward()
+    assert h.grad.dtype == dtype
+
+
+def test_under_autocast_the_loss_is_float32():
+    head, h = CompoundETFHead(64, TASKS, orientation="hadamard"), torch.randn(8, 64)
+    labels = random_labels(head.tasks, 8)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = CompoundCrossEntropy()(h, head, labels)
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, sum(plain(head, h, labels)), rtol=0.02, atol=0.02)
+
+
+def test_it_differentiates_twice():
+    case = HeadCase(23, [2, 2, 2, 2, 5])
+    head, labels = case.make(), random_labels(case.sizes, 3)
+    h = features(case, 3).requires_grad_()
+    criterion = CompoundCrossEntropy(label_smoothing=0.1)
+    assert torch.autograd.gradcheck(lambda h: criterion(h, head, labels), h)
+    assert torch.autograd.gradgradcheck(lambda h: criterion(h, head, labels), h)
+
+
+def test_gradients_of_each_sample_by_torch_func():
+    case = HeadCase(23, [4, 4, 5])
+    head, h, labels = case.make(), features(case, 6), random_labels(case.sizes, 6)
+    criterion = CompoundCrossEntropy()
+
+    def loss(one, label):
+        return criterion(one.unsqueeze(0), head, label.unsqueeze(0))
+
+    each = torch.func.vmap(torch.func.grad(loss))(h, labels)
+    alone = torch.stack([torch.func.grad(loss)(a, b) for a, b in zip(h, labels, strict=True)])
+    torch.testing.assert_close(each, alone, **EXACT)
+    h.requires_grad_()
+    (whole,) = torch.autograd.grad(criterion(h, head, labels), h)
+    torch.testing.assert_close(each / 6, whole, **EXACT)
+
+
+@pytest.mark.parametrize("tasks", [[10, 10], [2, 2, 2, 2, 2, 30]])
+def test_it_compiles_whole(tasks):
+    head, h = CompoundETFHead(64, tasks), torch.randn(8, 64, requires_grad=True)
+    labels = random_labels(head.tasks, 8)
+    criterion = CompoundCrossEntropy()
+    compiled = torch.compile(criterion, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(h, head, labels), criterion(h, head, labels))
+    (ours,) = torch.autograd.grad(compiled(h, head, labels), h)
+    (eager,) = torch.autograd.grad(criterion(h, head, labels), h)
+    torch.testing.assert_close(ours, eager)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"label_smoothing": 1.5}, "label_smoothing must be from 0 to 1, got 1.5"),
+        ({"reduction": "sum"}, "reduction must be one of mean, task, none; got 'sum'"),
+        ({"task_weights": [1, -1]}, "task_weights must be finite and at least 0, got -1"),
+        ({"task_weights": {"a": float("nan")}}, "task_weights must be finite"),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        CompoundCrossEntropy(**options)
+
+
+def test_bad_input():
+    head, h = CompoundETFHead(64, TASKS), torch.randn(6, 64)
+    with pytest.raises(ValueError, match=r"labels has shape \(6,\), needed is \(6, 2\)"):
+        CompoundCrossEntropy()(h, head, torch.zeros(6, dtype=torch.long))
+    with pytest.raises(ValueError, match="labels must be a tensor of integers"):
+        CompoundCrossEntropy()(h, head, torch.zeros(6, 2))
+    labels = torch.zeros(6, 2, dtype=torch.long)
+    with pytest.raises(ValueError, match="task_weights has 3 entries for 2 tasks"):
+        CompoundCrossEntropy(task_weights=[1, 1, 1])(h, head, labels)
+    with pytest.raises((IndexError, RuntimeError), match="out of bounds"):
+        CompoundCrossEntropy()(h, head, torch.full((6, 2), 10))
+
+
+def test_its_options_are_printed():
+    text = repr(CompoundCrossEntropy(label_smoothing=0.1))
+    assert "label_smoothing=0.1" in text
+    assert "reduction=mean" in text
