@@ -58,7 +58,8 @@ class Head(nn.Module):
         # An empty tensor that .to(...) moves along: the only way for a module without tensors
         # to know which device and dtype its dense form should have.
         self.register_buffer("_like", torch.empty(0, device=device, dtype=dtype), persistent=False)
-        self.scale = nn.Parameter(self._like.new_tensor(scale)) if learn_scale else float(scale)
+        # One entry, not none: fully_shard refuses scalar parameters.
+        self.scale = nn.Parameter(self._like.new_tensor([scale])) if learn_scale else float(scale)
         self._initial_scale = float(scale)
         self.bias = nn.Parameter(self._like.new_zeros(self.out_features)) if bias else None
 

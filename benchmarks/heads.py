@@ -1,0 +1,267 @@
+"""What does a training step cost in the head: forward, loss, backward and optimiser step?
+
+The step begins with a batch of features that want a gradient, and ends with that gradient and
+the head's parameters updated. All ways of one size are timed in turn in the same process, round
+after round, so that ratios hold whatever else the machine does; medians over the rounds, and the
+tenth and ninetieth percentile. Peak memory is measured in a process of its own each.
+
+- copy:       the features are copied once: they must be read, and a gradient as large written.
+- ready:      F.cross_entropy of logits that are there already, forward and backward.
+- linear:     nn.Linear, F.cross_entropy and AdamW: what people use. Several tasks have a
+              ModuleDict of them.
+- dense:      a fixed head with a stored matrix (orientation "random:0") and F.cross_entropy.
+- tiled, hadamard, canonical:        fixed heads by orientation, and F.cross_entropy.
+- tiled-fused, hadamard-fused, canonical-fused:  the same with losses.CompoundCrossEntropy.
+- liger, cce: Liger's fused linear cross-entropy and cut-cross-entropy, each with AdamW, where
+              they are installed and the device is a GPU.
+
+--compile adds linear and the fixed heads under torch.compile, as NAME-compiled.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from benchmarks.harness import command_line, in_own_process, peak, reset_peak, write_result
+from etf_heads import CompoundETFHead
+from etf_heads.losses import CompoundCrossEntropy
+
+ORIENTATIONS = {
+    "tiled": "tiled",
+    "hadamard": "hadamard",
+    "canonical": "canonical",
+    "dense": "random:0",
+}
+FUSED = ("tiled-fused", "hadamard-fused", "canonical-fused")
+FLOORS = ("copy", "ready")
+RIVALS = {"liger": "liger_kernel", "cce": "cut_cross_entropy"}
+COMPILED = ("linear", "tiled", "tiled-fused")
+
+SIZES = (
+    # batch, d, tasks x classes: one task
+    (256, 512, 1, 10),
+    (256, 512, 1, 100),
+    (64, 2048, 1, 1000),
+    (256, 2048, 1, 1000),
+    (1024, 2048, 1, 1000),
+    (256, 2048, 1, 2000),
+    # several
+    (256, 512, 2, 10),
+    (256, 512, 10, 2),
+    (256, 512, 40, 2),
+    (256, 2048, 100, 20),
+)
+ON_A_GPU = ((4096, 2048, 1, 1000), (4096, 4096, 1, 4096), (16384, 768, 1, 768))
+
+Step = Callable[[], object]
+
+
+def make_step(method: str, size: Sequence[int], device: str) -> Step:
+    """A training step of one way, with its head, optimiser and batch in memory."""
+    batch, dim, tasks, classes = size
+    name, _, compiled = method.partition("-compiled")
+    features = torch.randn(batch, dim, device=device, requires_grad=True)
+    labels = torch.randint(classes, (batch, tasks), device=device)
+    if name == "copy":
+        target = torch.empty_like(features)
+        return lambda: target.copy_(features.detach())
+    if name == "ready":
+        features = torch.randn(batch, tasks * classes, device=device, requires_grad=True)
+    loss, parameters = _loss(name, (dim, tasks, classes), labels, device)
+    if method.endswith("-compiled"):
+        loss = torch.compile(loss)
+    optimizer = torch.optim.AdamW(parameters) if parameters else None
+
+    def step() -> None:
+        features.grad = None
+        loss(features).backward()
+        if optimizer is not None:
+            optimizer.step()
+            optimizer.zero_grad()
+
+    return step
+
+
+def _loss(
+    name: str, size: Sequence[int], labels: Tensor, device: str
+) -> tuple[Callable[[Tensor], Tensor], list[nn.Parameter]]:
+    """The loss as a function of features, and what the optimiser updates."""
+    dim, tasks, classes = size
+    if name == "ready":
+        return partial(_ready, labels=labels, classes=classes), []
+    if name == "linear":
+        linears = nn.ModuleDict({str(t): nn.Linear(dim, classes) for t in range(tasks)}).to(device)
+        columns = labels.unbind(1)
+        return partial(_separate, list(linears.values()), columns), list(linears.parameters())
+    if name in RIVALS:
+        linear = nn.Linear(dim, classes, bias=False, device=device)
+        return partial(_rival(name), linear.weight, labels[:, 0]), [linear.weight]
+    orientation = ORIENTATIONS[name.removesuffix("-fused")]
+    head = CompoundETFHead(dim, [classes] * tasks, orientation=orientation, device=device)
+    if name.endswith("-fused"):
+        return partial(_fused, CompoundCrossEntropy(), head, labels), []
+    return partial(_fixed, head, labels.unbind(1)), []
+
+
+def _ready(logits: Tensor, labels: Tensor, classes: int) -> Tensor:
+    return F.cross_entropy(logits.view(-1, classes), labels.view(-1))
+
+
+def _separate(linears: list[nn.Linear], columns: Sequence[Tensor], features: Tensor) -> Tensor:
+    return _sum(F.cross_entropy(h(features), y) for h, y in zip(linears, columns, strict=True))
+
+
+def _fixed(head: CompoundETFHead, columns: Sequence[Tensor], features: Tensor) -> Tensor:
+    return _sum(F.cross_entropy(z, y) for z, y in zip(head(features), columns, strict=True))
+
+
+def _fused(
+    criterion: CompoundCrossEntropy, head: CompoundETFHead, labels: Tensor, features: Tensor
+) -> Tensor:
+    return criterion(features, head, labels)
+
+
+def _sum(losses: Any) -> Tensor:
+    return torch.stack(list(losses)).sum()
+
+
+def _rival(name: str) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    if name == "liger":
+        from liger_kernel.transformers import LigerFusedLinearCrossEntropyLoss  # noqa: PLC0415
+
+        criterion = LigerFusedLinearCrossEntropyLoss()
+        return lambda weight, labels, features: criterion(weight, features, labels)
+    from cut_cross_entropy import linear_cross_entropy  # noqa: PLC0415
+
+    return lambda weight, labels, features: linear_cross_entropy(
+        features.bfloat16(), weight.bfloat16(), labels
+    )
+
+
+def methods_for(size: Sequence[int], device: str, *, compiled: bool) -> list[str]:
+    """The ways that this size and this machine allow."""
+    methods = [*FLOORS, "linear", *ORIENTATIONS, *FUSED]
+    if torch.device(device).type == "cuda" and size[2] == 1:
+        methods += [name for name, module in RIVALS.items() if find_spec(module)]
+    return methods + [f"{name}-compiled" for name in COMPILED if compiled]
+
+
+def measure_times(
+    size: Sequence[int], methods: Sequence[str], device: str, seconds: float
+) -> dict[str, Any]:
+    """Seconds a step of each way, all in turn, round after round."""
+    steps = {method: make_step(method, size, device) for method in methods}
+    times: dict[str, list[float]] = {method: [] for method in methods}
+    for step in steps.values():
+        for _ in range(3):  # what is set up once
+            step()
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(times[methods[0]]) < 11:
+        for method, step in steps.items():
+            step()  # the one before has emptied the caches
+            _wait(device)
+            start = time.perf_counter()
+            step()
+            _wait(device)
+            times[method].append(time.perf_counter() - start)
+    return {method: _spread(values) for method, values in times.items()}
+
+
+def _wait(device: str) -> None:
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    tenths = statistics.quantiles(values, n=10)
+    return {
+        "median_s": statistics.median(values),
+        "low_s": tenths[0],
+        "high_s": tenths[-1],
+        "n": len(values),
+    }
+
+
+def measure_memory(method: str, size: Sequence[int], device: str) -> dict[str, Any]:
+    """Bytes that a step takes at its peak, above what a tiny one has in memory."""
+    make_step(method, (2, max(4, 2 * size[2]), size[2], 2), device)()  # code that is loaded once
+    before = reset_peak(device)
+    step = make_step(method, size, device)
+    for _ in range(3):
+        step()
+    return {"bytes": peak(device) - before}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure what the command line says, and write it."""
+    options = _options(arguments)
+    sizes = options.sizes or [
+        *SIZES,
+        *(ON_A_GPU if torch.device(options.device).type == "cuda" else ()),
+    ]
+    entries = []
+    for size in sizes:
+        methods = methods_for(size, options.device, compiled=options.compile)
+        times = in_own_process(
+            measure_times,
+            size=size,
+            methods=methods,
+            device=options.device,
+            seconds=options.seconds,
+        )
+        named = dict(zip(("batch", "dim", "tasks", "classes"), size, strict=True))
+        for method in methods:
+            timed = times.get(method, times)
+            memory = in_own_process(
+                measure_memory, method=method, size=size, device=options.device
+            )
+            entries.append({**named, "method": method, **timed, "memory": memory})
+            print(_line(entries[-1]), flush=True)
+    write_result(options.output, options.device, {"steps": entries})
+
+
+def _line(entry: dict[str, Any]) -> str:
+    size = f"{entry['batch']} x {entry['dim']}, {entry['tasks']} x {entry['classes']}"
+    time_text = f"{1e3 * entry['median_s']:.3f} ms" if "median_s" in entry else str(entry)
+    megabytes = entry["memory"].get("bytes", float("nan")) / 1e6
+    return f"{size:24} {entry['method']:20} {time_text:>12} {megabytes:8.1f} MB"
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = command_line("heads", __doc__)
+    parser.add_argument(
+        "--sizes",
+        nargs="+",
+        type=_size,
+        metavar="BxDxTxK",
+        help="batch, features, tasks and classes of each, such as 256x2048x1x1000 (default: all)",
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=10, help="time for each size (default: %(default)s)"
+    )
+    parser.add_argument("--compile", action="store_true", help="torch.compile too: a minute more")
+    return parser.parse_args(arguments)
+
+
+def _size(text: str) -> tuple[int, ...]:
+    parts = text.split("x")
+    if len(parts) != 4 or not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size BxDxTxK")
+    batch, dim, tasks, classes = map(int, parts)
+    if classes < 2 or dim < tasks * (classes - 1):
+        raise argparse.ArgumentTypeError(f"{text!r}: needs K >= 2 and D >= T (K - 1)")
+    return batch, dim, tasks, classes
+
+
+if __name__ == "__main__":
+    main()
