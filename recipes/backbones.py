@@ -10,10 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-import timm
 import torch
 from torch import nn
-from torchvision.models.vgg import VGG, cfgs, make_layers
 
 Shape = tuple[int, int, int]
 """(channels, height, width) of an image."""
@@ -64,12 +62,18 @@ def vgg(image_shape: Shape, features: int, width: int, *, layers: str) -> nn.Mod
             many need no projection.
         layers: "A" for 11, "B" for 13.
     """
+    from torchvision.models.vgg import cfgs, make_layers  # noqa: PLC0415  (seconds to import)
+
     _at_least("vgg", image_shape, 32)
     plan = [step if step == "M" else int(step) * width // 64 for step in cfgs[layers]]
-    network = VGG(make_layers(plan, batch_norm=True))
-    if image_shape[0] != 3:
-        network.features[0] = _first_convolution(image_shape[0], width, bias=True)
-    network.avgpool, network.classifier = nn.AdaptiveAvgPool2d(1), nn.Identity()
+    network = nn.Sequential(
+        *make_layers(plan, batch_norm=True), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
+    network[0] = nn.Conv2d(image_shape[0], width, 3, padding=1)
+    for layer in network:
+        if isinstance(layer, nn.Conv2d):  # as torchvision's VGG starts
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.zeros_(layer.bias)
     return _projected(network, image_shape, features)
 
 
@@ -85,19 +89,14 @@ def resnet(image_shape: Shape, features: int, width: int, *, layers: int) -> nn.
             need no projection.
         layers: 18 or 34.
     """
+    import timm  # noqa: PLC0415  (seconds to import)
+
     stages = tuple(width * factor for factor in (1, 2, 4, 8))
     network = timm.create_model(f"resnet{layers}", num_classes=0, channels=stages)
-    network.conv1 = _first_convolution(image_shape[0], network.conv1.out_channels, bias=False)
-    network.maxpool = nn.Identity()
+    stem = nn.Conv2d(image_shape[0], network.conv1.out_channels, 3, padding=1, bias=False)
+    nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")
+    network.conv1, network.maxpool = stem, nn.Identity()
     return _projected(network, image_shape, features)
-
-
-def _first_convolution(channels: int, width: int, *, bias: bool) -> nn.Conv2d:
-    convolution = nn.Conv2d(channels, width, 3, padding=1, bias=bias)
-    nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
-    if convolution.bias is not None:
-        nn.init.zeros_(convolution.bias)
-    return convolution
 
 
 def from_timm(image_shape: Shape, features: int, width: int, *, name: str) -> nn.Module:
@@ -112,6 +111,8 @@ def from_timm(image_shape: Shape, features: int, width: int, *, name: str) -> nn
     Raises:
         ValueError: if it cannot be made for images of this size.
     """
+    import timm  # noqa: PLC0415
+
     del width
     options = {"num_classes": 0, "in_chans": image_shape[0]}
     try:
@@ -167,8 +168,11 @@ def backbone(name: str) -> Backbone:
     """
     if name in BACKBONES:
         return BACKBONES[name]
-    if name.startswith(TIMM) and timm.is_model(name.removeprefix(TIMM)):
-        return partial(from_timm, name=name.removeprefix(TIMM))
+    if name.startswith(TIMM):
+        import timm  # noqa: PLC0415
+
+        if timm.is_model(name.removeprefix(TIMM)):
+            return partial(from_timm, name=name.removeprefix(TIMM))
     raise ValueError(
         f"backbone={name!r}: possible are {', '.join(BACKBONES)}, and {TIMM}NAME of any model in "
         "timm.list_models()"

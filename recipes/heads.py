@@ -65,6 +65,7 @@ class HeadRequest:
         own_samples: whether tasks have samples of their own (multi-source).
         scale: length of the class vectors of heads that are not learned.
         feature_norm: parameter-free normalisation before the head.
+        orientation: where class vectors stand, for heads that leave it to their task alone.
     """
 
     features: int
@@ -73,6 +74,7 @@ class HeadRequest:
     own_samples: bool
     scale: float
     feature_norm: FeatureNorm
+    orientation: str | None = None
 
     @property
     def options(self) -> dict[str, Any]:
@@ -92,7 +94,8 @@ class TaskByTaskHead(nn.Module):
     """A head of its own for every task, for tasks that have samples of their own.
 
     Such tasks meet in the features only, so what is optimal, or nearest, for all of them together
-    is so for each alone.
+    is so for each alone. Each has a random orientation of its own where it needs one: with one for
+    all, the first classes of all tasks would share a vector.
 
     Args:
         build: makes the head of one task.
@@ -105,14 +108,14 @@ class TaskByTaskHead(nn.Module):
         super().__init__()
         self.norm = _norm(request.feature_norm, request.features)
         self.heads = nn.ModuleList()
-        for column, (task, classes) in zip(
-            request.labels.unbind(1), request.tasks.items(), strict=True
-        ):
+        for number, (task, classes) in enumerate(request.tasks.items()):
+            column = request.labels[:, number]
             alone = {
                 "tasks": {task: classes},
                 "labels": column[column >= 0][:, None],
                 "own_samples": False,
                 "feature_norm": None,
+                "orientation": f"random:{number}",
             }
             self.heads.append(build(replace(request, **alone)))
         self.tasks = tuple(request.tasks)
@@ -176,7 +179,7 @@ HEADS: dict[str, HeadBuilder] = {
     "compound-random": _compound("random"),
     "correlated": _task_by_task(
         lambda of: CorrelatedETFHead.from_labels(
-            of.features, of.tasks, of.labels.cpu(), **of.options
+            of.features, of.tasks, of.labels.cpu(), orientation=of.orientation, **of.options
         )
     ),
     "nearest": _nearest(gradient=False),

@@ -104,7 +104,7 @@ def collapse_measures(
     """The measures of features that were gathered before, over all processes.
 
     S_NC1 to S_NC5 of several tasks on the same images; M_NC1 to M_NC4 of tasks with samples of
-    their own, and of a single task, of which they are NC1 to NC4.
+    their own, and of a single task, of which they are NC1 to NC4 with centred class vectors.
     """
     kind = MultiSourceCollapse if own_samples else MultiTaskCollapse
     statistics = kind(weight.shape[1], tasks).to(weight.device)

@@ -37,6 +37,7 @@ from recipes.data._mnist_cifar import (
 )
 from recipes.data._options import FILES, SAMPLING, DataOptions
 from recipes.data._pairs import side_by_side, split_by_class
+from recipes.data._sampling import allocate, choose
 
 __all__ = [
     "DATASETS",
@@ -46,9 +47,11 @@ __all__ = [
     "DataSource",
     "ImageData",
     "ImageSet",
+    "allocate",
     "binary_digits",
     "binary_digits_name",
     "check_options",
+    "choose",
     "has_own_samples",
     "load_data",
     "multi_digits",

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-
-from torchvision import datasets
+from typing import TYPE_CHECKING
 
 from recipes.data._images import ImageData
 from recipes.data._labelled import labelled
 from recipes.data._options import DataOptions
 from recipes.data._pictures import Pictures
+
+if TYPE_CHECKING:
+    from torchvision.datasets import CelebA
 
 SIDE = 64
 
@@ -30,7 +32,7 @@ def celeba(options: DataOptions) -> ImageData:
         )
     columns = [known.index(name) for name in asked]
 
-    def pictures(part: datasets.CelebA) -> Pictures:
+    def pictures(part: CelebA) -> Pictures:
         folder = Path(part.root, part.base_folder, "img_align_celeba")
         paths = [folder / name for name in part.filename]
         side = options.image_size or SIDE
@@ -39,9 +41,11 @@ def celeba(options: DataOptions) -> ImageData:
     return labelled(pictures(train), pictures(test), dict.fromkeys(asked, 2), options, flip=True)
 
 
-def _list(part: str, options: DataOptions) -> datasets.CelebA:
+def _list(part: str, options: DataOptions) -> CelebA:
+    from torchvision.datasets import CelebA  # noqa: PLC0415  (seconds to import)
+
     try:
-        return datasets.CelebA(options.root, part, download=options.download)
+        return CelebA(options.root, part, download=options.download)
     except (OSError, RuntimeError, ValueError, ImportError) as error:
         raise ValueError(
             f"CelebA cannot be read from {options.root / 'celeba'} ({error}): say with --root "

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
-from torchvision import datasets
 
 from recipes.data._images import ImageData
 from recipes.data._labelled import crossed, labelled, one_task, split
@@ -25,7 +24,7 @@ def multi_mnist(options: DataOptions) -> ImageData:
     of MNIST's training digits and 10,000 test images of its test digits, unless options say how
     many; each label pair has as many unless they say otherwise.
     """
-    train, test = _read(datasets.MNIST, 10, "L", options)
+    train, test = _read("MNIST", 10, "L", options)
     return composed(
         train,
         test,
@@ -44,7 +43,7 @@ def multi_cifar10(options: DataOptions) -> ImageData:
     Natural images have no background to see the other through, so they do not overlap. 50,000
     training images and 10,000 test images as in :func:`multi_mnist`.
     """
-    train, test = _read(datasets.CIFAR10, 10, "RGB", options)
+    train, test = _read("CIFAR10", 10, "RGB", options)
     return composed(
         train,
         test,
@@ -59,7 +58,7 @@ def multi_cifar10(options: DataOptions) -> ImageData:
 
 def cifar100(options: DataOptions) -> ImageData:
     """CIFAR-100, one task of 100 classes."""
-    train, test = _read(datasets.CIFAR100, 100, "RGB", options)
+    train, test = _read("CIFAR100", 100, "RGB", options)
     return labelled(
         train.labelled(one_task(train.labels)),
         test.labelled(one_task(test.labels)),
@@ -71,7 +70,7 @@ def cifar100(options: DataOptions) -> ImageData:
 
 def cifar100_cross(options: DataOptions) -> ImageData:
     """CIFAR-100 with two tasks on every image: the tens and the ones of its class number."""
-    train, test = _read(datasets.CIFAR100, 100, "RGB", options)
+    train, test = _read("CIFAR100", 100, "RGB", options)
     return labelled(
         train.labelled(crossed(train.labels, 10)),
         test.labelled(crossed(test.labels, 10)),
@@ -83,7 +82,7 @@ def cifar100_cross(options: DataOptions) -> ImageData:
 
 def cifar100_split(options: DataOptions) -> ImageData:
     """CIFAR-100 as five tasks with samples of their own: classes 0 to 19, 20 to 39, ..."""
-    train, test = _read(datasets.CIFAR100, 100, "RGB", options)
+    train, test = _read("CIFAR100", 100, "RGB", options)
     classes = torch.arange(100)
     task_of, label_of = classes // 20, classes % 20
     return labelled(
@@ -95,28 +94,27 @@ def cifar100_split(options: DataOptions) -> ImageData:
     )
 
 
-Source = type[datasets.MNIST] | type[datasets.CIFAR10]
-
-
-def _read(source: Source, classes: int, mode: Mode, options: DataOptions) -> list[Pictures]:
+def _read(source: str, classes: int, mode: Mode, options: DataOptions) -> list[Pictures]:
     """Training and test pictures, numbered by class."""
     if (options.root / "train").is_dir():
         names, *parts = read_folder(options.root, mode)
         if len(names) != classes:
             raise ValueError(
-                f"{options.root / 'train'} has {len(names)} folders, {source.__name__} has "
+                f"{options.root / 'train'} has {len(names)} folders, {source} has "
                 f"{classes} classes: say with --root where it is, or use --data image-folder"
             )
         return parts
     return [_in_torchvision(source, train, options) for train in (True, False)]
 
 
-def _in_torchvision(source: Source, train: bool, options: DataOptions) -> Pictures:
+def _in_torchvision(source: str, train: bool, options: DataOptions) -> Pictures:
+    from torchvision import datasets  # noqa: PLC0415  (seconds to import)
+
     try:
-        found = source(options.root, train=train, download=options.download)
+        found = getattr(datasets, source)(options.root, train=train, download=options.download)
     except (OSError, RuntimeError, ValueError, AssertionError, EOFError) as error:
         raise ValueError(
-            f"{source.__name__} cannot be read from {options.root} ({error}): say with --root "
+            f"{source} cannot be read from {options.root} ({error}): say with --root "
             "where it is, or fetch it with --download"
         ) from error
     return Pictures.in_memory(_channels_first(found.data), torch.as_tensor(found.targets))

@@ -22,8 +22,8 @@ class DataOptions:
         root: directory of the data set's files, as torchvision lays them out, or with
             train/CLASS/*.png and test/CLASS/*.png.
         download: let torchvision fetch files that are not there.
-        train_images: training images, with classes and label tuples in the shares they have;
-            by default all there are.
+        train_images: at most so many training images, with classes and label tuples in the shares
+            they have; by default all, and of composed images as many as the data set says.
         test_images: the same of test images.
         classes: number of classes of each task; the first ones are kept.
         imbalance: how many times more frequent the first class of each task is than its last in

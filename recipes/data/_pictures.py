@@ -8,14 +8,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 from accelerate.utils import tqdm
 from PIL import Image, ImageOps
 from torch import Tensor
-from torchvision import datasets
+
+if TYPE_CHECKING:
+    from torchvision.datasets import ImageFolder
 
 Mode = Literal["L", "RGB"]
 """Grey or colour, as Pillow names them."""
@@ -117,7 +119,7 @@ def read_folder(
             "put training images there, or take the folder away"
         )
 
-    def pictures(part: datasets.ImageFolder) -> Pictures:
+    def pictures(part: ImageFolder) -> Pictures:
         labels = [train.class_to_idx[part.classes[k]] for k in part.targets]
         paths = [Path(path) for path, _ in part.samples]
         return Pictures.in_files(paths, torch.tensor(labels), mode, size)
@@ -125,9 +127,11 @@ def read_folder(
     return tuple(train.classes), pictures(train), pictures(test)
 
 
-def _list(folder: Path) -> datasets.ImageFolder:
+def _list(folder: Path) -> ImageFolder:
+    from torchvision.datasets import ImageFolder  # noqa: PLC0415  (seconds to import)
+
     try:
-        return datasets.ImageFolder(folder)
+        return ImageFolder(folder)
     except OSError as error:
         raise ValueError(
             f"{folder} is no folder of images ({error}): needed is a folder a class below it, with "
