@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
@@ -14,9 +12,6 @@ from recipes.data._pairs import composed, in_corners
 from recipes.data._pictures import Mode, Pictures, read_folder
 from recipes.data._sampling import fewer_classes
 
-CORNERS: Mapping[str, int] = {"top_left": 10, "bottom_right": 10}
-
-
 def multi_mnist(options: DataOptions) -> ImageData:
     """Two MNIST digits (28 x 28) on a canvas of 36 x 36 pixels, top left and bottom right.
 
@@ -24,17 +19,7 @@ def multi_mnist(options: DataOptions) -> ImageData:
     of MNIST's training digits and 10,000 test images of its test digits, unless options say how
     many; each label pair has as many unless they say otherwise.
     """
-    train, test = _read("MNIST", 10, "L", options)
-    return composed(
-        train,
-        test,
-        fewer_classes(CORNERS, options),
-        options,
-        in_corners(36),
-        train_images=60_000,
-        test_images=10_000,
-        shift=2,
-    )
+    return _in_corners("MNIST", "L", 36, options, train_images=60_000, shift=2)
 
 
 def multi_cifar10(options: DataOptions) -> ImageData:
@@ -43,16 +28,22 @@ def multi_cifar10(options: DataOptions) -> ImageData:
     Natural images have no background to see the other through, so they do not overlap. 50,000
     training images and 10,000 test images as in :func:`multi_mnist`.
     """
-    train, test = _read("CIFAR10", 10, "RGB", options)
+    return _in_corners("CIFAR10", "RGB", 64, options, train_images=50_000, shift=4)
+
+
+def _in_corners(
+    source: str, mode: Mode, canvas: int, options: DataOptions, *, train_images: int, shift: int
+) -> ImageData:
+    train, test = _read(source, 10, mode, options)
     return composed(
         train,
         test,
-        fewer_classes(CORNERS, options),
+        fewer_classes({"top_left": 10, "bottom_right": 10}, options),
         options,
-        in_corners(64),
-        train_images=50_000,
+        in_corners(canvas),
+        train_images=train_images,
         test_images=10_000,
-        shift=4,
+        shift=shift,
     )
 
 

@@ -5,8 +5,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from data_files import write_folder
-from recipe_runs import TINY, run
-from test_recipe_resume import KILLED, metrics, weights
+from recipe_runs import TINY, kill_in_mid_epoch, run
 from torch.nn import functional as F
 
 from etf_heads import CorrelatedETFHead, NearestETFHead
@@ -167,13 +166,21 @@ def test_a_run_without_augmentation_sees_the_images_as_they_are(config, monkeypa
 
 @pytest.mark.parametrize("head", ["learned", "nearest"])
 def test_a_killed_run_with_mirrored_images_ends_with_the_same_metrics(config, head, tmp_path):
-    whole = replace(config, head=head, epochs=1, output=tmp_path / "whole")
-    killed = replace(whole, output=tmp_path / "killed", resume=True)
-    assert run(whole) == [0]
-    assert run(killed, "in mid-epoch") == [KILLED]
-    assert run(killed) == [0]
-    assert metrics(killed.run_dir) == metrics(whole.run_dir)
-    assert weights(killed.run_dir) == weights(whole.run_dir)
+    kill_in_mid_epoch(replace(config, head=head, epochs=1), tmp_path)
+
+
+def test_two_processes_measure_tasks_with_their_own_samples_as_one_does(config, tmp_path):
+    settings = replace(config, head="nearest", epochs=1, checkpoint_every=0)
+    one, two = (replace(settings, output=tmp_path / name) for name in ("one", "two"))
+    assert run(one) == [0]
+    assert run(two, processes=2) == [0, 0]
+    (alone, _), (together, trained) = (RunResult.read(c.run_dir).history for c in (one, two))
+    for part in ("train", "test"):
+        assert together[part]["samples"] == alone[part]["samples"]
+        assert together[part]["loss"] == pytest.approx(alone[part]["loss"])
+        assert together[part]["accuracy"] == pytest.approx(alone[part]["accuracy"])
+    assert together["collapse"] == pytest.approx(alone["collapse"], rel=1e-4, abs=1e-6)
+    assert trained["train"]["loss"] < together["train"]["loss"]
 
 
 def test_the_report_shows_the_measures_that_the_runs_have(config, tmp_path):
