@@ -12,6 +12,7 @@ from recipes.data._pairs import composed, in_corners
 from recipes.data._pictures import Mode, Pictures, read_folder
 from recipes.data._sampling import fewer_classes
 
+
 def multi_mnist(options: DataOptions) -> ImageData:
     """Two MNIST digits (28 x 28) on a canvas of 36 x 36 pixels, top left and bottom right.
 
