@@ -31,6 +31,12 @@ def random_shift(images: Tensor, pixels: int, generator: torch.Generator) -> Ten
     return padded[every, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
+def random_flip(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Mirror each image, left to right, with probability one half: (B, C, H, W) both."""
+    mirrored = torch.randint(2, (len(images), 1, 1, 1), generator=generator, device=images.device)
+    return torch.where(mirrored.bool(), images.flip(3), images)
+
+
 class Standardise(nn.Module):
     """uint8 images to floats of mean 0 and deviation 1 in each channel, as over the given images.
 

@@ -14,7 +14,7 @@ from accelerate.utils import set_seed
 
 from recipes.comparison import compare
 from recipes.config import CompareConfig, parse_config
-from recipes.data import DATASETS
+from recipes.data import load_data
 from recipes.engine import train
 from recipes.head_cost import head_cost
 from recipes.heads import HEADS
@@ -40,9 +40,10 @@ def main() -> None:
 
 def _report(config: CompareConfig, runs: list[RunResult], state: PartialState) -> None:
     costs = {}
+    data = load_data(config.data, config)
     for name in config.heads:
         set_seed(0)
-        head = HEADS[name](head_request(config, DATASETS[config.data]()))
+        head = HEADS[name](head_request(config, data))
         costs[name] = head_cost(head, config.batch_size, config.features, state.device)
     summary = compare(runs, config.heads[0], costs)
     write_json(config.report_dir / "comparison.json", summary)

@@ -9,28 +9,32 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import tyro
 
-from recipes.backbones import BACKBONES
-from recipes.data import DATASETS
+from recipes.backbones import backbone
+from recipes.data import DATASETS, DataOptions, check_options
 from recipes.heads import HEADS
 
 if TYPE_CHECKING:
-    BackboneName = DataName = HeadName = str
+    DataName = HeadName = str
 else:  # the registries are the only list of names; --help and the parser read them
-    BackboneName = tyro.extras.literal_type_from_choices(BACKBONES)
     DataName = tyro.extras.literal_type_from_choices(DATASETS)
     HeadName = tyro.extras.literal_type_from_choices(HEADS)
 
 
-@dataclass(frozen=True)
-class Settings:
+@dataclass(frozen=True, kw_only=True)
+class Settings(DataOptions):
     """What a run does, whichever head it trains.
 
     Attributes:
         preset: name of the preset these settings started from.
         data: the image set, and with it the tasks.
-        backbone: the network that turns images into features.
-        width: channels of the backbone's first convolution; the others follow from it.
-        features: size of the feature vector that the head sees. Batch-normalised features have
+        augment: shift training images at random, and mirror them where that keeps their meaning.
+        backbone: the network that turns images into features: cnn, vgg11, vgg13, resnet18,
+            resnet34, or timm/NAME for any model of timm.
+        width: channels of the backbone's first stage; the others follow from it (64 for the
+            original VGG and ResNet). Models of timm have their own.
+        features: size of the feature vector that the head sees. Large backbones have features
+            of their own (8 times the width for VGG and ResNet), which a linear projection
+            brings to this size if it is another. Batch-normalised features have
             equal variance in every coordinate; so have collapsed ones in front of a tiled head
             if this is a multiple of the number of class vectors.
         feature_norm: parameter-free normalisation of the features before the head, for every
@@ -54,7 +58,8 @@ class Settings:
 
     preset: tyro.conf.Suppress[str]
     data: DataName
-    backbone: BackboneName = "cnn"
+    augment: bool = True
+    backbone: str = "cnn"
     width: int = 16
     features: int = 60
     feature_norm: Literal["batch", "layer", "unit"] | None = "batch"
@@ -70,6 +75,9 @@ class Settings:
     resume: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        check_options(self.data, self)
+        backbone(self.backbone)
         _at_least(
             self,
             width=1,
@@ -86,7 +94,7 @@ class Settings:
             raise ValueError(f"weight_decay={self.weight_decay}: must not be negative")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunConfig(Settings):
     """Train one network with one classifier head, measure it every epoch, write down the result.
 
@@ -113,11 +121,7 @@ class RunConfig(Settings):
 
     def to_json(self) -> dict[str, Any]:
         """All settings as JSON values."""
-        values = asdict(self)
-        return values | {
-            "log_with": list(self.log_with),
-            "output": None if self.output is None else str(self.output),
-        }
+        return {name: _plain(value) for name, value in asdict(self).items()}
 
     def differences(self, saved: dict[str, Any]) -> list[str]:
         """Settings in which a saved run would have gone another way, as "name: saved -> now"."""
@@ -129,7 +133,7 @@ class RunConfig(Settings):
         ]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CompareConfig(Settings):
     """Train several heads with several seeds, and write a report that puts them side by side.
 
@@ -165,20 +169,62 @@ class CompareConfig(Settings):
         ]
 
 
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    return list(value) if isinstance(value, tuple) else value
+
+
 def _at_least(settings: Settings, **lowest: int) -> None:
     for name, least in lowest.items():
         if getattr(settings, name) < least:
             raise ValueError(f"{name}={getattr(settings, name)}: at least {least} is needed")
 
 
-_WITHOUT_EFFECT = {"log_with", "output", "checkpoint_every", "resume", "preset"}
+_WITHOUT_EFFECT = {"log_with", "output", "checkpoint_every", "resume", "preset", "download"}
 """Settings that a resumed run may change: its metrics do not depend on them."""
+
+
+def _full_size(name: str, text: str, **settings: Any) -> tuple[str, RunConfig]:
+    """A preset of the size that papers on neural collapse train at.
+
+    ResNet-18, its 512 features without projection, and 200 epochs, long enough for the terminal
+    phase. AdamW takes the place of the usual SGD with momentum (learning rate 0.1, weight decay
+    5e-4; Papyan, Han and Donoho, PNAS 2020; Zhu et al., NeurIPS 2021): lr times weight_decay, by
+    which each step shrinks the weights, is theirs. These numbers were not tuned.
+    """
+    full = {
+        "backbone": "resnet18",
+        "width": 64,
+        "features": 512,
+        "epochs": 200,
+        "batch_size": 128,
+        "lr": 1e-3,
+        "weight_decay": 0.05,
+    }
+    return text, RunConfig(preset=name, data=name, **(full | settings))
+
 
 PRESETS: dict[str, tuple[str, RunConfig]] = {
     "multi-digits": (
         "Two handwritten digits in one image, a ten-class task each: no download, seconds a run.",
         RunConfig(preset="multi-digits", data="multi-digits"),
     ),
+} | {
+    name: _full_size(name, text, **settings)
+    for name, text, settings in (
+        ("multi-mnist-10-10", "Two MNIST digits in one image, a ten-class task each.", {}),
+        ("multi-cifar10-10-10", "Two CIFAR-10 images in one, a ten-class task each.", {}),
+        ("cifar100", "One task of 100 classes.", {}),
+        ("cifar100-cross-10x10", "CIFAR-100, two ten-class tasks on every image.", {}),
+        ("cifar100-split-5x20", "CIFAR-100, five tasks of 20 classes with their own samples.", {}),
+        (
+            "celeba",
+            "Faces, a binary task an attribute.",
+            {"attributes": ("Smiling", "Mouth_Slightly_Open")},
+        ),
+        ("image-folder", "Any folder of images, with any tasks made of its classes.", {}),
+    )
 }
 
 

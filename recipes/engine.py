@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed, tqdm
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
-from recipes.augment import batch_generator, random_shift
+from recipes.augment import batch_generator, random_flip, random_shift
 from recipes.checkpoint import Progress, load_checkpoint, newest_checkpoint, save_checkpoint
 from recipes.config import RunConfig
-from recipes.data import DATASETS, train_loader
+from recipes.data import ImageData, load_data, train_loader
 from recipes.launch import (
     Stopwatch,
     loader_batch,
@@ -27,7 +29,14 @@ from recipes.launch import (
 from recipes.measure import measure, multitask_loss
 from recipes.network import Network
 from recipes.provenance import provenance
-from recipes.result import RunResult, class_cosines, counts, open_run_directory, write_weights
+from recipes.result import (
+    RunResult,
+    class_cosines,
+    counts,
+    open_run_directory,
+    terminal_epoch,
+    write_weights,
+)
 
 OnEpoch = Callable[[dict[str, Any]], None]
 
@@ -91,7 +100,7 @@ class _Run:
         self.progress = Progress()
 
         set_seed(config.seed)
-        self.data = DATASETS[config.data]().to(accelerator.device)
+        self.data = _read(config, accelerator).to(accelerator.device)
         self.network = Network(config, self.data)
         loader = train_loader(
             self.data.train, loader_batch(config, accelerator, len(self.data.train))
@@ -126,7 +135,7 @@ class _Run:
             generator = batch_generator(
                 stored.device, config.seed, epoch, batch, accelerator.process_index
             )
-            images = random_shift(stored, self.data.shift, generator)
+            images = self._augmented(stored, generator)
             with accelerator.accumulate(self.model):
                 accelerator.backward(multitask_loss(self.model(images, labels), labels))
                 self.optimizer.step()
@@ -141,6 +150,12 @@ class _Run:
                     clock.lap()
         progress.train_seconds += clock.lap()
         progress.epoch, progress.step = epoch + 1, 0
+
+    def _augmented(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        if not self.config.augment:
+            return images
+        images = random_shift(images, self.data.shift, generator)
+        return random_flip(images, generator) if self.data.flip else images
 
     def measure(self) -> dict[str, Any]:
         """Add a record to the history, and return it."""
@@ -174,12 +189,19 @@ class _Run:
             config=self.config.to_json(),
             history=self.progress.history,
             tasks=self.data.tasks,
+            terminal_epoch=terminal_epoch(self.progress.history),
             gram=class_cosines(self.network.head.weight, self.data.tasks),
             counts=counts(self.network, self.optimizer, weights),
             provenance=provenance(self.accelerator.device) | machine,
         )
         result.write(self.config.run_dir)
         return result
+
+
+def _read(config: RunConfig, accelerator: Accelerator) -> ImageData:
+    first = accelerator.local_main_process_first() if config.download else nullcontext()
+    with first:  # one process of a machine fetches the files, the others find them
+        return load_data(config.data, config)
 
 
 def _groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

@@ -26,7 +26,7 @@ def accuracy_curves(heads: Mapping[str, Any], target: float) -> str:
         curve = {k: [1 - a for a in v] for k, v in head["curves"]["test_accuracy"].items()}
         _line(ax, head["epochs"][1:], {k: v[1:] for k, v in curve.items()}, name, colour)
     ax.axhline(1 - target, color="#222222", linewidth=0.8, linestyle=":")
-    ax.set(yscale="log", xlabel="epoch", title="Test error, mean of both tasks")
+    ax.set(yscale="log", xlabel="epoch", title="Test error, mean over tasks")
     ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.yaxis.set_major_formatter(PercentFormatter(1))
     ax.yaxis.set_minor_formatter(NullFormatter())
@@ -56,8 +56,10 @@ def collapse_curves(heads: Mapping[str, Any], measures: Mapping[str, str]) -> st
 
 
 def gram_pictures(heads: Mapping[str, Any], tasks: Sequence[int]) -> str:
-    """Cosines between all class vectors, one picture a head."""
+    """Cosines between all class vectors, one picture a head; nothing if they are too many."""
     shown = {name: head["gram"] for name, head in heads.items() if head["gram"] is not None}
+    if not shown:
+        return ""
     columns = min(4, len(shown))
     rows = -(-len(shown) // columns)
     figure, axes = new_figure(rows, columns, width=8.2, height=2.3 * rows)

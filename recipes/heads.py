@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from etf_heads import ClassMeanHead, CompoundETFHead, CorrelatedETFHead, NearestETFHead
@@ -59,16 +60,21 @@ class HeadRequest:
     Attributes:
         features: size of the features.
         tasks: number of classes by task name.
-        labels: training labels (N, T), for heads that depend on how they are distributed.
+        labels: training labels (N, T), for heads that depend on how they are distributed; -1 for
+            none.
+        own_samples: whether tasks have samples of their own (multi-source).
         scale: length of the class vectors of heads that are not learned.
         feature_norm: parameter-free normalisation before the head.
+        orientation: where class vectors stand, for heads that leave it to their task alone.
     """
 
     features: int
     tasks: Mapping[str, int]
     labels: Tensor
+    own_samples: bool
     scale: float
     feature_norm: FeatureNorm
+    orientation: str | None = None
 
     @property
     def options(self) -> dict[str, Any]:
@@ -84,12 +90,83 @@ A head has ``norm`` (a module or None, applied to the features first), ``weight`
 """
 
 
+class TaskByTaskHead(nn.Module):
+    """A head of its own for every task, for tasks that have samples of their own.
+
+    Such tasks meet in the features only, so what is optimal, or nearest, for all of them together
+    is so for each alone. Each has a random orientation of its own where it needs one: with one for
+    all, the first classes of all tasks would share a vector.
+
+    Args:
+        build: makes the head of one task.
+        request: of all tasks.
+    """
+
+    bias = None
+
+    def __init__(self, build: HeadBuilder, request: HeadRequest) -> None:
+        super().__init__()
+        self.norm = _norm(request.feature_norm, request.features)
+        self.heads = nn.ModuleList()
+        for number, (task, classes) in enumerate(request.tasks.items()):
+            column = request.labels[:, number]
+            alone = {
+                "tasks": {task: classes},
+                "labels": column[column >= 0][:, None],
+                "own_samples": False,
+                "feature_norm": None,
+                "orientation": f"random:{number}",
+            }
+            self.heads.append(build(replace(request, **alone)))
+        self.tasks = tuple(request.tasks)
+
+    def forward(
+        self, features: Tensor, labels: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """Logits of each task: (B, d) -> (B, K_t).
+
+        Args:
+            features: (B, d).
+            labels: of each task, (B,), -1 for none. In training mode heads that follow the class
+                means observe each task's own samples; the logits of others are 0 then.
+        """
+        if self.norm is not None:
+            features = self.norm(features)
+        logits = {}
+        for task, head in zip(self.tasks, self.heads, strict=True):
+            if labels is None or not self.training or not isinstance(head, FOLLOWING):
+                logits |= head(features)
+                continue
+            own = labels[task] >= 0
+            found = head(features[own], {task: labels[task][own]})[task]
+            logits[task] = found.new_zeros(len(features), found.shape[1]).index_put((own,), found)
+        return logits
+
+    @property
+    def weight(self) -> Tensor:
+        """Class vectors, shape (sum K_t, d)."""
+        return torch.cat([head.weight for head in self.heads])
+
+
 def _compound(orientation: str | None) -> HeadBuilder:
-    return lambda of: CompoundETFHead(of.features, of.tasks, orientation=orientation, **of.options)
+    def build(of: HeadRequest) -> nn.Module:
+        cross_task = "independent" if of.own_samples else "orthogonal"
+        return CompoundETFHead(
+            of.features, of.tasks, cross_task=cross_task, orientation=orientation, **of.options
+        )
+
+    return build
+
+
+def _task_by_task(build: HeadBuilder) -> HeadBuilder:
+    """The same head for all tasks together, or one a task where these have their own samples."""
+    return lambda of: TaskByTaskHead(build, of) if of.own_samples else build(of)
 
 
 def _nearest(*, gradient: bool) -> HeadBuilder:
-    return lambda of: NearestETFHead(of.features, of.tasks, gradient=gradient, **of.options)
+    return _task_by_task(
+        lambda of: NearestETFHead(of.features, of.tasks, gradient=gradient, **of.options)
+    )
 
 
 HEADS: dict[str, HeadBuilder] = {
@@ -100,14 +177,19 @@ HEADS: dict[str, HeadBuilder] = {
     "compound-tiled": _compound("tiled"),
     "compound-hadamard": _compound("hadamard"),
     "compound-random": _compound("random"),
-    "correlated": lambda of: CorrelatedETFHead.from_labels(
-        of.features, of.tasks, of.labels.cpu(), **of.options
+    "correlated": _task_by_task(
+        lambda of: CorrelatedETFHead.from_labels(
+            of.features, of.tasks, of.labels.cpu(), orientation=of.orientation, **of.options
+        )
     ),
     "nearest": _nearest(gradient=False),
     "nearest-gradient": _nearest(gradient=True),
-    "class-mean": lambda of: ClassMeanHead(of.features, of.tasks, **of.options),
+    "class-mean": _task_by_task(lambda of: ClassMeanHead(of.features, of.tasks, **of.options)),
 }
 """Heads by name; "compound" has the library's default orientation."""
 
-OBSERVING = (NearestETFHead, ClassMeanHead)
-"""Heads that follow the class means, and so are given the labels in training."""
+FOLLOWING = (NearestETFHead, ClassMeanHead)
+"""Heads that follow the class means."""
+
+OBSERVING = (*FOLLOWING, TaskByTaskHead)
+"""Heads that are given the labels in training."""

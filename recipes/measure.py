@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor
 
-from etf_heads.collapse import MultiTaskCollapse
-from recipes.data import ImageData, ImageSet
+from etf_heads.collapse import MultiSourceCollapse, MultiTaskCollapse
+from recipes.data import ImageData, ImageSet, has_own_samples
 from recipes.network import Network
 
 BATCH = 1000
@@ -22,10 +22,20 @@ FeatureBatches = list[tuple[Tensor, Tensor]]
 
 
 def multitask_loss(logits: Mapping[str, Tensor], labels: Tensor) -> Tensor:
-    """The sum over tasks of the mean cross-entropy; labels (B, T) in the order of the tasks."""
-    return sum(
-        (F.cross_entropy(z, y) for z, y in zip(logits.values(), labels.unbind(1), strict=True)),
-        start=labels.new_zeros((), dtype=torch.float32),
+    """The sum over tasks of the mean cross-entropy of the images that have a label of the task.
+
+    Args:
+        logits: (B, K_t) by task.
+        labels: (B, T) in the order of the tasks, -1 for none; a task without any adds 0.
+    """
+    return (task_losses(logits, labels) / (labels >= 0).sum(0).clamp(min=1)).sum()
+
+
+def task_losses(logits: Mapping[str, Tensor], labels: Tensor) -> Tensor:
+    """Sums of the cross-entropy over the images that have a label of each task, (T,)."""
+    columns = zip(logits.values(), labels.unbind(1), strict=True)
+    return torch.stack(
+        [F.cross_entropy(z, y, ignore_index=-1, reduction="sum") for z, y in columns]
     )
 
 
@@ -41,12 +51,16 @@ def measure(accelerator: Accelerator, network: Network, data: ImageData) -> dict
         data: what to measure on.
 
     Returns:
-        JSON values: ``train`` and ``test`` (samples, loss, accuracy by task), and ``collapse``.
+        JSON values: ``train`` and ``test`` (samples, loss, accuracy by task, these two over the
+        images that have a label of the task), and ``collapse``.
     """
     network.eval()
     train, features = _measure_split(accelerator, network, data.train, list(data.tasks))
     test, _ = _measure_split(accelerator, network, data.test, list(data.tasks))
-    collapse = collapse_measures(data.tasks, network.head.weight, network.head.bias, features)
+    own_samples = len(data.tasks) == 1 or has_own_samples(data.train.labels)
+    collapse = collapse_measures(
+        data.tasks, network.head.weight, network.head.bias, features, own_samples=own_samples
+    )
     network.train()
     return {"train": train, "test": test, "collapse": collapse}
 
@@ -56,7 +70,7 @@ def _measure_split(
 ) -> tuple[dict[str, Any], FeatureBatches]:
     # Every n-th image to each of n processes: no image twice, none left out, and no padding.
     mine = slice(accelerator.process_index, None, accelerator.num_processes)
-    totals = torch.zeros(2 + len(tasks), dtype=torch.float64, device=accelerator.device)
+    totals = torch.zeros(4, len(tasks), dtype=torch.float64, device=accelerator.device)
     batches: FeatureBatches = []
     for images, labels in zip(
         data.images[mine].split(BATCH), data.labels[mine].split(BATCH), strict=True
@@ -65,24 +79,37 @@ def _measure_split(
             features, logits = network.features_and_logits(images)
         logits = {task: z.float() for task, z in logits.items()}
         hits = torch.stack([z.argmax(1) for z in logits.values()], dim=1) == labels
-        totals[0] += len(labels)
-        totals[1] += multitask_loss(logits, labels) * len(labels)
-        totals[2:] += hits.sum(0)
+        labelled = (labels >= 0).sum(0)
+        every = torch.full_like(labelled, len(labels))
+        totals += torch.stack([every, labelled, task_losses(logits, labels), hits.sum(0)])
         batches.append((features.float(), labels))
-    samples, loss, *hits = accelerator.reduce(totals).tolist()
+    every, labelled, losses, hits = accelerator.reduce(totals)
+    accuracies = (hits / labelled).tolist()
     scores = {
-        "samples": int(samples),
-        "loss": loss / samples,
-        "accuracy": {task: hit / samples for task, hit in zip(tasks, hits, strict=True)},
+        "samples": int(every[0]),
+        "loss": float((losses / labelled).sum()),
+        "accuracy": dict(zip(tasks, accuracies, strict=True)),
     }
     return scores, batches
 
 
 def collapse_measures(
-    tasks: Mapping[str, int], weight: Tensor, bias: Tensor | None, batches: FeatureBatches
+    tasks: Mapping[str, int],
+    weight: Tensor,
+    bias: Tensor | None,
+    batches: FeatureBatches,
+    *,
+    own_samples: bool = False,
 ) -> dict[str, float]:
-    """The measures S_NC1 to S_NC5 of features that were gathered before, over all processes."""
-    statistics = MultiTaskCollapse(weight.shape[1], tasks).to(weight.device)
+    """The measures of features that were gathered before, over all processes.
+
+    S_NC1 to S_NC5 of several tasks on the same images; M_NC1 to M_NC4 of tasks with samples of
+    their own, and of a single task, of which they are NC1 to NC4 with centred class vectors.
+    """
+    kind = MultiSourceCollapse if own_samples else MultiTaskCollapse
+    statistics = kind(weight.shape[1], tasks).to(weight.device)
+    if own_samples:
+        batches = [_by_task(tasks, features, labels) for features, labels in batches]
     for features, labels in batches:
         statistics.update(features, labels)
     values = dict(statistics.compute(weight))
@@ -90,3 +117,14 @@ def collapse_measures(
     for features, labels in batches:
         decisions.update(features, labels)
     return values | dict(decisions.compute())
+
+
+def _by_task(
+    tasks: Mapping[str, int], features: Tensor, labels: Tensor
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Features and labels of the images that have a label of each task."""
+    own = {task: column >= 0 for task, column in zip(tasks, labels.unbind(1), strict=True)}
+    return (
+        {task: features[mask] for task, mask in own.items()},
+        {task: labels[mask, t] for t, (task, mask) in enumerate(own.items())},
+    )

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from recipes.augment import Standardise
-from recipes.backbones import BACKBONES
+from recipes.backbones import backbone
 from recipes.config import RunConfig, Settings
-from recipes.data import ImageData
+from recipes.data import ImageData, has_own_samples
 from recipes.heads import HEADS, OBSERVING, HeadRequest
 
 
@@ -23,7 +23,7 @@ class Network(nn.Module):
         super().__init__()
         self.standardise = Standardise(data.train.images)
         _, channels, height, width = data.train.images.shape
-        self.backbone = BACKBONES[config.backbone](
+        self.backbone = backbone(config.backbone)(
             (channels, height, width), config.features, config.width
         )
         self.tasks = tuple(data.tasks)
@@ -48,5 +48,10 @@ class Network(nn.Module):
 def head_request(config: Settings, data: ImageData) -> HeadRequest:
     """What the head of a run is made for."""
     return HeadRequest(
-        config.features, data.tasks, data.train.labels, config.scale, config.feature_norm
+        features=config.features,
+        tasks=data.tasks,
+        labels=data.train.labels,
+        own_samples=has_own_samples(data.train.labels),
+        scale=config.scale,
+        feature_norm=config.feature_norm,
     )

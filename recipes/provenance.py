@@ -15,6 +15,7 @@ import torch
 PACKAGES = (
     "torch",
     "torchvision",
+    "pillow",
     "accelerate",
     "geoopt",
     "torchmetrics",

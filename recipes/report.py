@@ -17,8 +17,31 @@ MEASURES = {
     "s_nc3": ("S_NC3", "mean absolute cosine between class vectors of different tasks"),
     "s_nc4": ("S_NC4", "distance of mean features from the sum of their class vectors"),
     "s_nc5": ("S_NC5", "share of images whose nearest class mean is not the classifier's choice"),
+    "m_nc1_ratio": ("M_NC1", "spread within classes over spread between them"),
+    "m_nc2_norms_means": ("M_NC2 norms, means", "how unequal the centred class means' lengths are"),
+    "m_nc2_angles_means": ("M_NC2 angles, means", "how far their cosines are from -1/(K-1)"),
+    "m_nc2_norms_weights": ("M_NC2 norms", "how unequal the class vectors' lengths are"),
+    "m_nc2_angles_weights": ("M_NC2 angles", "how far their cosines are from -1/(K-1)"),
+    "m_nc3": ("M_NC3", "squared distance between directions of class means and class vectors"),
+    "m_nc4": ("M_NC4", "share of images whose nearest class mean is not the classifier's choice"),
 }
 """Measures by their names in a history: a short title, and what it says."""
+
+NOTES = {
+    "s": {
+        "fixed_note": "S_NC2 and S_NC3 are properties of the class vectors alone: 0 by "
+        "construction for fixed heads, and so below the foot of their plots.",
+        "gram_note": "Two blocks of simplex ETFs with nothing between them is what the theory "
+        "predicts of learned heads, and what fixed heads are from the start.",
+    },
+    "m": {
+        "fixed_note": "M_NC2 of class vectors is a property of them alone: 0 by construction for "
+        "fixed heads, and so below the foot of its plots. Of a single task these are NC1 to NC4.",
+        "gram_note": "A simplex ETF a task is what the theory predicts of learned heads, and what "
+        "fixed heads are from the start; tasks with samples of their own may stand at any angle.",
+    },
+}
+"""What the measures of fixed heads, and their class vectors, say: of S_NC and of M_NC."""
 
 Line = tuple[str, ...]
 
@@ -114,10 +137,7 @@ def _context(summary: Summary) -> dict[str, Any]:
         "colours": figures.head_colours(list(heads)),
         "seeds": summary["seeds"],
         "baseline": summary["baseline"],
-        "fixed_note": (
-            "S_NC2 and S_NC3 are properties of the class vectors alone: 0 by construction for "
-            "fixed heads, and so below the foot of their plots."
-        ),
+        **NOTES["m" if "m_nc3" in measured else "s"],
         "meanings": {title: MEASURES[name][1] for name, title in measured.items()},
         "tasks": ", ".join(f"{name} ({k} classes)" for name, k in tasks.items()),
         "head_share": f"{_head_share(baseline):.1%}",

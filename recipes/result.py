@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ class RunResult:
         gram: cosines between the final class vectors, see :func:`class_cosines`.
         counts: sizes of head, model, checkpoint and optimiser state; see :func:`counts`.
         provenance: commit, versions, device, processes, precision.
+        terminal_epoch: see :func:`terminal_epoch`; None in results written without it, too.
     """
 
     config: dict[str, Any]
@@ -40,6 +41,7 @@ class RunResult:
     gram: list[list[float]] | None
     counts: dict[str, int]
     provenance: dict[str, Any]
+    terminal_epoch: int | None = None
 
     def write(self, run_dir: Path) -> None:
         """Write ``result.json``; its presence says that the run is complete."""
@@ -49,6 +51,17 @@ class RunResult:
     def read(cls, run_dir: Path) -> RunResult:
         """The result of a finished run."""
         return cls(**read_json(run_dir / RESULT))
+
+
+def terminal_epoch(history: Sequence[Mapping[str, Any]]) -> int | None:
+    """First epoch after which all training images were classified right; None if there is none.
+
+    The terminal phase of training, in which neural collapse is observed, begins there.
+    """
+    for row in history:
+        if min(row["train"]["accuracy"].values()) == 1:
+            return int(row["epoch"])
+    return None
 
 
 def open_run_directory(config: RunConfig) -> RunResult | None:

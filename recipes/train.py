@@ -28,7 +28,14 @@ def main() -> None:
         f"{config.run_dir}: test accuracy {accuracies} after {last['epoch']} epochs, "
         f"{last['train_seconds']:.1f} s of training"
     )
+    state.print(_terminal_phase(result.terminal_epoch, last["epoch"]))
     state.destroy_process_group()
+
+
+def _terminal_phase(start: int | None, end: int) -> str:
+    if start is None:
+        return "training accuracy did not reach 100%: what was measured is no terminal phase"
+    return f"training accuracy was 100% after epoch {start} of {end}: the terminal phase began"
 
 
 if __name__ == "__main__":

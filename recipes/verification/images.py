@@ -13,7 +13,7 @@ from torch import Tensor
 
 from recipes.comparison import interval
 from recipes.config import RunConfig
-from recipes.data import DATASETS, ImageSet
+from recipes.data import ImageSet, load_data
 from recipes.network import Network
 from recipes.result import WEIGHTS, RunResult
 from recipes.verification.effective import (
@@ -67,7 +67,7 @@ def examine(config: RunConfig, share: float, result: RunResult) -> SweepRun:
         share: p of its data.
         result: what it left.
     """
-    data = DATASETS[config.data]()
+    data = load_data(config.data, config)
     set_seed(config.seed)
     network = Network(config, data)
     load_model(network, str(config.run_dir / WEIGHTS))

@@ -19,9 +19,11 @@ import recipes.result
 from recipes.backbones import BACKBONES
 from recipes.config import PRESETS
 from recipes.engine import train
+from recipes.result import RunResult
 
+KILLED = -9
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["recipes.engine", "sklearn.datasets"])
+SERVER.set_forkserver_preload(["recipes.engine", "sklearn.datasets", "torchvision"])
 
 TINY = replace(
     PRESETS["multi-digits"][1], width=4, features=20, batch_size=500, epochs=2, checkpoint_every=7
@@ -60,6 +62,28 @@ def run(config, moment=None, processes=1):
     for process in group:
         process.join()
     return [process.exitcode for process in group]
+
+
+def metrics(run_dir):
+    """All that a run measured, without the clock."""
+    history = RunResult.read(run_dir).history
+    return [{k: v for k, v in row.items() if k != "train_seconds"} for row in history]
+
+
+def weights(run_dir):
+    return (run_dir / "model.safetensors").read_bytes()
+
+
+def kill_in_mid_epoch(config, directory, processes=1):
+    """Hold a run that was killed and resumed against one that was not; returns its result."""
+    whole = replace(config, output=directory / "whole")
+    killed = replace(config, output=directory / "killed", resume=True)
+    assert run(whole, processes=processes) == [0] * processes
+    assert run(killed, "in mid-epoch", processes=processes) == [KILLED] * processes
+    assert run(killed, processes=processes) == [0] * processes
+    assert metrics(killed.run_dir) == metrics(whole.run_dir)
+    assert weights(killed.run_dir) == weights(whole.run_dir)
+    return RunResult.read(killed.run_dir)
 
 
 def _free_port():

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from recipes.backbones import BACKBONES
 from recipes.config import PRESETS, RunConfig, parse_config
 from recipes.heads import HEADS
 
@@ -30,8 +31,8 @@ def test_help_explains_every_setting(capsys):
     for field in dataclasses.fields(RunConfig):
         if field.name != "preset":
             assert f"--{field.name.replace('_', '-')}" in shown
-    for head in HEADS:
-        assert head in shown
+    for name in (*HEADS, *BACKBONES):
+        assert name in shown or name == "cnn-dropout"  # which tests add
     assert "falls to" in shown  # the docstring is what --help says
 
 
@@ -52,6 +53,18 @@ def test_wrong_arguments_are_named(arguments, message, capsys):
     assert exit_.value.code == 2
     shown = capsys.readouterr()
     assert message in " ".join((shown.out + shown.err).replace("│", " ").split())
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_are_of_their_data_set_and_survive_json(name):
+    preset = PRESETS[name][1]
+    assert preset.preset == preset.data == name
+    assert preset.differences(json.loads(json.dumps(preset.to_json()))) == []
+
+
+def test_an_option_that_the_data_set_does_not_heed_is_refused_at_once():
+    with pytest.raises(ValueError, match="download=True: multi-digits has no use for it"):
+        dataclasses.replace(PRESETS["multi-digits"][1], download=True)
 
 
 def test_json_round_trip_has_no_differences(tmp_path):

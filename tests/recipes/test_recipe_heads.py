@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 from recipe_runs import TINY
 
-from recipes.data import DATASETS
+from recipes.data import load_data
 from recipes.engine import train
 from recipes.heads import HEADS
 from recipes.network import Network
@@ -23,7 +23,7 @@ def test_every_head_trains(head, tmp_path):
 @pytest.mark.parametrize("head", HEADS)
 def test_heads_observe_in_training_only(head):
     config = replace(TINY, head=head)
-    data = DATASETS[config.data]()
+    data = load_data(config.data, config)
     network = Network(config, data)
     images, labels = data.train.images[::100], data.train.labels[::100]  # one of each pair
     before = network.head.weight.clone()

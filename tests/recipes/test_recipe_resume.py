@@ -2,24 +2,22 @@ import shutil
 from dataclasses import replace
 
 import pytest
-from recipe_runs import MOMENTS, TINY, run, start
+from recipe_runs import (
+    KILLED,
+    MOMENTS,
+    TINY,
+    kill_in_mid_epoch,
+    metrics,
+    run,
+    start,
+    weights,
+)
 
 from recipes.checkpoint import newest_checkpoint
 from recipes.engine import train
 from recipes.result import RunResult
 
 pytestmark = pytest.mark.recipes
-KILLED = -9
-
-
-def metrics(run_dir):
-    """All that a run measured, without the clock."""
-    history = RunResult.read(run_dir).history
-    return [{k: v for k, v in row.items() if k != "train_seconds"} for row in history]
-
-
-def weights(run_dir):
-    return (run_dir / "model.safetensors").read_bytes()
 
 
 @pytest.fixture(scope="module")
@@ -41,24 +39,12 @@ def test_killed_at_every_kind_of_moment_ends_with_the_same_metrics(straight, tmp
 
 
 def test_a_head_that_observes_resumes_with_its_class_means(tmp_path):
-    whole = replace(TINY, head="nearest", epochs=1, output=tmp_path / "whole")
-    killed = replace(whole, output=tmp_path / "killed", resume=True)
-    assert run(whole) == [0]
-    assert run(killed, "in mid-epoch") == [KILLED]
-    assert run(killed) == [0]
-    assert metrics(killed.run_dir) == metrics(whole.run_dir)
-    assert weights(killed.run_dir) == weights(whole.run_dir)
+    kill_in_mid_epoch(replace(TINY, head="nearest", epochs=1), tmp_path)
 
 
 def test_two_processes_killed_in_mid_epoch_end_with_the_same_metrics(straight, tmp_path):
-    whole = replace(straight, epochs=1, output=tmp_path / "whole")
-    killed = replace(whole, output=tmp_path / "killed", resume=True)
-    assert run(whole, processes=2) == [0, 0]
-    assert run(killed, "in mid-epoch", processes=2) == [KILLED, KILLED]
-    assert run(killed, processes=2) == [0, 0]
-    assert RunResult.read(killed.run_dir).provenance["processes"] == 2
-    assert metrics(killed.run_dir) == metrics(whole.run_dir)
-    assert weights(killed.run_dir) == weights(whole.run_dir)
+    result = kill_in_mid_epoch(replace(straight, epochs=1), tmp_path, processes=2)
+    assert result.provenance["processes"] == 2
 
 
 def test_corrupt_and_incomplete_checkpoints_are_skipped_by_name(straight, tmp_path):

@@ -1,0 +1,102 @@
+"""Two-digit images from the handwritten digits that ship inside scikit-learn: no download."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from recipes.data._images import ImageData
+from recipes.data._options import DataOptions
+from recipes.data._pairs import beside, composed, side_by_side, split_by_class
+from recipes.data._pictures import Pictures
+from recipes.data._sampling import fewer_classes
+
+SHARES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
+"""Shares of images with equal labels for which :func:`binary_digits` has a name."""
+
+TRAIN_BINARY = 4000
+"""Training images of :func:`binary_digits`, whatever the share."""
+
+DEFAULTS = DataOptions()
+
+
+@cache
+def multi_digits(options: DataOptions = DEFAULTS) -> ImageData:
+    """Two-digit images from the 1,797 handwritten digits that ship inside scikit-learn.
+
+    The scans (8 x 8) are split first, one in five held out of each digit, and only then composed,
+    so no scan is in both train and test. Unless options say otherwise, each of the 100 label pairs
+    has the same number of images, and each image is another pair of scans: 10,000 for training,
+    2,000 for testing.
+    """
+    scans, train_scans, test_scans = _digit_scans()
+    return composed(
+        _of_classes(scans, train_scans),
+        _of_classes(scans, test_scans),
+        fewer_classes({"left": 10, "right": 10}, options),
+        options,
+        beside,
+        train_images=10_000,
+        test_images=2_000,
+        shift=1,
+    )
+
+
+@cache
+def binary_digits(share: float) -> ImageData:
+    """Two-digit images with two binary tasks whose labels agree in a stated share of the images.
+
+    Each task asks whether its digit is 5 or more. Half of the images have either label of either
+    task whatever the share, so that nothing but the correlation changes with it: 4,000 images for
+    training. The 2,000 test images, 500 of each label pair, are the same for every share; what
+    they say of agreeing and of disagreeing images gives the accuracy at any share.
+
+    Args:
+        share: p, the share of training images whose two labels are equal, in (0, 1).
+
+    Raises:
+        ValueError: if the share of 4,000 images is no even number of images, or none or all.
+    """
+    equal = share * TRAIN_BINARY / 2
+    if abs(equal - round(equal)) > 1e-6 or not 0 < share < 1:
+        raise ValueError(
+            f"share={share}: {TRAIN_BINARY} training images times the share must be an even "
+            "number, neither 0 nor all of them"
+        )
+    equal, different = round(equal), TRAIN_BINARY // 2 - round(equal)
+    scans, train_scans, test_scans = _digit_scans()
+    return ImageData(
+        tasks={"left": 2, "right": 2},
+        train=side_by_side(
+            scans, _halves(train_scans), torch.tensor([[equal, different], [different, equal]])
+        ),
+        test=side_by_side(scans, _halves(test_scans), images_per_pair=500),
+        shift=1,
+    )
+
+
+def _digit_scans() -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """All scans, and those of each digit that are for training and for testing."""
+    from sklearn.datasets import load_digits  # noqa: PLC0415  (a second to import)
+
+    digits = load_digits()
+    scans = torch.from_numpy(digits.images).mul(255 / 16).round().to(torch.uint8)
+    return scans, *split_by_class(torch.from_numpy(digits.target), test_share=0.2)
+
+
+def _of_classes(scans: Tensor, by_digit: list[Tensor]) -> Pictures:
+    """The scans of each digit, in the order in which they are listed."""
+    labels = torch.cat([torch.full_like(own, k) for k, own in enumerate(by_digit)])
+    return Pictures.in_memory(scans[torch.cat(by_digit)].unsqueeze(1), labels)
+
+
+def _halves(by_digit: list[Tensor]) -> list[Tensor]:
+    """Scans of digits below 5, and of the others."""
+    return [torch.cat(by_digit[:5]), torch.cat(by_digit[5:])]
+
+
+def binary_digits_name(share: float) -> str:
+    """What the registry calls :func:`binary_digits` of this share."""
+    return f"binary-digits-{share:g}"

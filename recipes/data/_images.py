@@ -1,0 +1,83 @@
+"""Images in memory with one label a task, and how a run takes batches of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+
+@dataclass(frozen=True)
+class ImageSet(Dataset[tuple[Tensor, Tensor]]):
+    """Images with one label a task.
+
+    Attributes:
+        images: uint8 (N, channels, height, width).
+        labels: int64 (N, T); -1 where an image has no label of a task.
+    """
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
+        """A whole batch at once; DataLoader prefers this to one ``__getitem__`` a sample."""
+        chosen = torch.tensor(indices).to(self.images.device, non_blocking=True)
+        return self.images[chosen], self.labels[chosen]
+
+    def to(self, device: torch.device) -> ImageSet:
+        """The same set on another device."""
+        return ImageSet(self.images.to(device), self.labels.to(device))
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """A data set: its tasks, and training and test images.
+
+    Attributes:
+        tasks: number of classes of each task, in the order of the label columns.
+        train: what is learned from.
+        test: what is held out.
+        shift: training images are moved by up to this many pixels each way.
+        flip: whether training images are mirrored at random.
+    """
+
+    tasks: dict[str, int]
+    train: ImageSet
+    test: ImageSet
+    shift: int
+    flip: bool = False
+
+    def to(self, device: torch.device) -> ImageData:
+        """The same data on another device."""
+        return replace(self, train=self.train.to(device), test=self.test.to(device))
+
+
+def has_own_samples(labels: Tensor) -> bool:
+    """Whether tasks label samples of their own (multi-source): a label is missing somewhere."""
+    return bool((labels < 0).any())
+
+
+def train_loader(data: ImageSet, batch_size: int) -> DataLoader[tuple[Tensor, Tensor]]:
+    """Shuffled whole batches, for Accelerate to prepare.
+
+    The loader has a generator of its own since it draws a seed at the start of every epoch: from
+    the global generator, a run resumed in mid-epoch would draw once more than one that ran through,
+    and dropout would diverge.
+    """
+    return DataLoader(
+        data,
+        batch_size=batch_size,
+        shuffle=True,
+        drop_last=True,
+        collate_fn=_as_it_is,
+        generator=torch.Generator(),
+    )
+
+
+def _as_it_is(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    return batch

@@ -1,0 +1,76 @@
+"""What a data set can be asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+SAMPLING = frozenset(
+    {"train_images", "test_images", "classes", "imbalance", "pair_imbalance", "agreement"}
+)
+"""Options that choose among images, whatever these show."""
+
+FILES = frozenset({"root", "download"})
+"""Options of data sets that are read from files."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions:
+    """Where images are, and which of them a run takes.
+
+    Attributes:
+        root: directory of the data set's files, as torchvision lays them out, or with
+            train/CLASS/*.png and test/CLASS/*.png.
+        download: let torchvision fetch files that are not there.
+        train_images: at most so many training images, with classes and label tuples in the shares
+            they have; by default all, and of composed images as many as the data set says.
+        test_images: the same of test images.
+        classes: number of classes of each task; the first ones are kept.
+        imbalance: how many times more frequent the first class of each task is than its last in
+            training, the others between them along an exponential curve.
+        pair_imbalance: the same of label pairs of two tasks whose classes stay balanced.
+        agreement: share of training images whose two labels are equal; classes stay balanced.
+        attributes: names of the attributes of celeba that are tasks.
+        tasks: JSON file that makes tasks of the classes of image-folder: lists of classes, each
+            in one task, {"animals": ["cat", "dog"], "plants": ["fern", "oak"]}; or a label for
+            every class, {"animate": {"cat": 1, "dog": 1, "fern": 0, "oak": 0}}.
+        image_size: side that images of celeba and image-folder are cropped and resized to; by
+            default 64 for celeba, and for image-folder the size that they have.
+    """
+
+    root: Path = Path("data")
+    download: bool = False
+    train_images: int | None = None
+    test_images: int | None = None
+    classes: tuple[int, ...] = ()
+    imbalance: float = 1.0
+    pair_imbalance: float = 1.0
+    agreement: float | None = None
+    attributes: tuple[str, ...] = ()
+    tasks: Path | None = None
+    image_size: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("train_images", "test_images", "image_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value}: at least 1 is needed")
+        if few := [k for k in self.classes if k < 2]:
+            raise ValueError(f"classes={self.classes}: a task needs at least 2, got {few[0]}")
+        for name in ("imbalance", "pair_imbalance"):
+            if not 1 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name}={getattr(self, name)}: at least 1 (balanced) is needed")
+        if self.agreement is not None and not 0 <= self.agreement <= 1:
+            raise ValueError(f"agreement={self.agreement}: a share lies between 0 and 1")
+        skewed = [n for n in ("imbalance", "pair_imbalance", "agreement") if n in self.given()]
+        if len(skewed) > 1:
+            raise ValueError(f"{' and '.join(skewed)} are two distributions: give one of them")
+
+    def given(self) -> set[str]:
+        """Options that differ from their defaults."""
+        own = fields(DataOptions)
+        return {f.name for f in own if getattr(self, f.name) != f.default}
+
+    def alone(self) -> DataOptions:
+        """These options without what a subclass adds to them."""
+        return DataOptions(**{f.name: getattr(self, f.name) for f in fields(DataOptions)})
