@@ -65,7 +65,11 @@ def from_spec(spec: Any, in_features: int) -> Head:
         True
     """
     head = make(_without(spec, "frame"), in_features=in_features)
-    if not isinstance(head, Head) or head.in_features != in_features:
+    if (
+        not isinstance(head, Head)
+        or head.in_features != in_features
+        or (head.one_task and len(head.tasks) > 1)
+    ):
         raise ValueError(f"not the specification of a head of {in_features} features: {spec!r:.80}")
     return head
 

@@ -16,22 +16,24 @@ Classifier = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d | Head | HeadAdapter
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _SHOWN = 12  # candidates in an error message
 
-# Of torchvision and transformers; in a container the last layer is the classifier.
-_NAMES = (
-    "fc",
+# Names of torchvision and transformers; in a container the last layer is the classifier. Only the
+# first that a model has counts: another of these names may be a hidden layer before it.
+_FIRST = (
     "classifier",
-    "head",
-    "heads",
+    "cls_classifier",
+    "fc",
     "score",
     "logits_proj",
     "classification_head",
+    "heads",
+    "head",
     "sequence_summary.summary",
     "perceiver.decoder.decoder.final_layer",
-    # second classifiers: distilled, auxiliary, of another resolution
-    "dist_head",
-    "cls_classifier",
+)
+_FURTHER = (  # distilled, auxiliary, of another resolution
     "distillation_classifier",
     "classifier_distill",
+    "dist_head",
     "aux1",
     "aux2",
     "AuxLogits",
@@ -112,7 +114,8 @@ def _known_names(model: nn.Module) -> list[str]:
             f"{_way_out(model)}"
         )
     modules = dict(model.named_modules(remove_duplicate=False))
-    return [name for name in _NAMES if name in modules]
+    first = [name for name in _FIRST if name in modules and any(_layers(modules[name]))]
+    return first[:1] + [name for name in _FURTHER if name in modules]
 
 
 def _timm_names(model: nn.Module, configured: str | Sequence[str]) -> list[str]:
