@@ -71,9 +71,16 @@ def find_heads(model: nn.Module, at: str | Sequence[str] | None = None) -> dict[
     for name in names:
         found.update(_last_layer(model, name))
     if not found:
-        raise ValueError(f"{type(model).__name__}: no classifier found. {_way_out(model)}")
+        raise ValueError(
+            f"{type(model).__name__}: no classifier found (models built with num_classes=0 have "
+            f"none). {_way_out(model)}"
+        )
     for name, layer in found.items():
-        _check_pointwise(name, layer)
+        if not _is_pointwise(layer):
+            raise ValueError(
+                f"{name!r} is {layer}: only a convolution with kernel 1, stride 1 and one group "
+                "classifies feature vectors"
+            )
     return found
 
 
@@ -157,19 +164,16 @@ def _layers(module: nn.Module, name: str = "") -> Iterator[tuple[str, Classifier
         yield from _layers(child, f"{name}.{key}" if name else key)
 
 
-def _check_pointwise(name: str, layer: Classifier) -> None:
-    if isinstance(layer, _CONVOLUTIONS) and (
-        any(size != 1 for size in (*layer.kernel_size, *layer.stride, layer.groups))
-        or any(layer.padding)
-    ):
-        raise ValueError(
-            f"{name!r} is {layer}: only a convolution with kernel 1, stride 1 and one group "
-            "classifies feature vectors"
-        )
+def _is_pointwise(layer: Classifier) -> bool:
+    if not isinstance(layer, _CONVOLUTIONS):
+        return True
+    # "same" and "valid" add nothing to a kernel of 1.
+    unpadded = isinstance(layer.padding, str) or not any(layer.padding)
+    return unpadded and {*layer.kernel_size, *layer.stride, layer.groups} == {1}
 
 
 def _way_out(model: nn.Module) -> str:
-    layers = list(_layers(model))
+    layers = [(name, layer) for name, layer in _layers(model) if _is_pointwise(layer)]
     if not layers:
         return "It has no linear layer."
     listing = "\n".join(f"  {name!r}: {layer}" for name, layer in layers[-_SHOWN:])

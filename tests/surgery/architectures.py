@@ -26,15 +26,22 @@ TIMM = {  # by the side of the images they take here
         davit_tiny focalnet_tiny_srf sequencer2d_s""",
     224: """levit_128s levit_conv_128s deit_tiny_distilled_patch16_224 pit_ti_distilled_224
         efficientformer_l1 efficientformerv2_s0 coat_lite_tiny convit_tiny visformer_tiny
-        eva02_tiny_patch14_224 volo_d1_224 cait_xxs24_224""",
+        eva02_tiny_patch14_224 volo_d1_224""",
 }
 TORCHVISION = {
-    32: """resnet18 resnext50_32x4d vgg11 densenet121 mobilenet_v2 mobilenet_v3_small
+    32: """resnet18 resnext50_32x4d densenet121 mobilenet_v2 mobilenet_v3_small
         efficientnet_b0 convnext_tiny mnasnet0_5 regnet_y_400mf shufflenet_v2_x0_5 swin_t
-        swin_v2_t fcn_resnet50 deeplabv3_mobilenet_v3_large lraspp_mobilenet_v3_large""",
+        swin_v2_t small_vit fcn_resnet50 deeplabv3_mobilenet_v3_large lraspp_mobilenet_v3_large""",
     64: "alexnet googlenet",
     96: "inception_v3",
-    224: "vit_b_32",
+}
+_SMALL_VIT = {
+    "image_size": 32,
+    "patch_size": 8,
+    "num_layers": 2,
+    "num_heads": 2,
+    "hidden_dim": 32,
+    "mlp_dim": 48,
 }
 _BERT = {
     "hidden_size": 32,
@@ -197,6 +204,8 @@ def tokens() -> torch.Tensor:
 
 def _torchvision(name: str) -> Callable[[int], nn.Module]:
     def make(classes: int) -> nn.Module:
+        if name == "small_vit":
+            return torchvision.models.VisionTransformer(**_SMALL_VIT, num_classes=classes)
         options: dict[str, Any] = {"weights": None, "num_classes": classes}
         if name in ("googlenet", "inception_v3"):
             options["init_weights"] = False

@@ -34,6 +34,7 @@ class Own(nn.Module):
     def __init__(self):
         super().__init__()
         self.fc = nn.Linear(8, 6)
+        self.pool = nn.Conv1d(6, 3, 1)
         self.out = nn.Conv2d(6, 3, 3)
 
 
@@ -43,14 +44,20 @@ class Own(nn.Module):
         (
             Own(),
             None,
-            r"Own is no classifier of timm, torchvision or transformers\. Name the classifier, "
-            r"such as at='out'; layers are:\n"
-            r"  'fc': Linear\(in_features=8, out_features=6, bias=True\)\n  'out': Conv2d",
+            (
+                r"Own is no classifier of timm, torchvision or transformers\. Name the classifier, "
+                r"such as at='pool'; layers are:\n"
+                r"  'fc': Linear\(in_features=8, out_features=6, bias=True\)\n  'pool': Conv1d"
+            ),
         ),
-        (Own(), "head", r"Own has no module 'head'\. Name the classifier, such as at='out'; lay"),
+        (Own(), "head", r"Own has no module 'head'\. Name the classifier, such as at='pool'; la"),
         (Own(), "out", r"'out' is Conv2d\(6, 3.*: only a convolution with kernel 1, stride 1 and"),
         (nn.Linear(3, 2), "", "Linear has no module ''"),
-        (nn.Sequential(nn.ReLU()), "0", "Sequential: no classifier found. It has no linear layer"),
+        (
+            nn.Sequential(nn.ReLU()),
+            "0",
+            "Sequential: no classifier found .* It has no linear layer",
+        ),
         (
             nn.Sequential(*(nn.Linear(3, 3) for _ in range(20))),
             None,

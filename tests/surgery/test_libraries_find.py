@@ -17,12 +17,16 @@ pytestmark = pytest.mark.recipes
 
 def test_a_timm_model_without_classifier_is_refused():
     model = timm.create_model("test_resnet", num_classes=0)
-    with pytest.raises(ValueError, match="ResNet: no classifier found. It has no linear layer"):
+    with pytest.raises(
+        ValueError, match=r"ResNet: no classifier found \(models built with num_classes=0"
+    ):
         find_heads(model)
 
 
 def test_detectors_and_bare_encoders_are_refused():
-    detector = torchvision.models.get_model("ssd300_vgg16", weights=None, weights_backbone=None)
+    detector = torchvision.models.get_model(
+        "ssdlite320_mobilenet_v3_large", weights=None, weights_backbone=None
+    )
     bert = BY_NAME["transformers-BertForSequenceClassification"].build().config
     for model in (detector, transformers.BertModel(bert), transformers.BertForMaskedLM(bert)):
         with pytest.raises(ValueError, match=r"is no classifier of timm.*Name the classifier"):
@@ -48,7 +52,7 @@ def test_every_architecture_of_timm():
         expected = classifier_names(model, 997)
         if not expected:
             without.append(name)
-            with pytest.raises(ValueError, match="Name the classifier|no linear layer"):
+            with pytest.raises(ValueError, match=r"Name the classifier|no linear layer"):
                 find_heads(model)
             continue
         assert set(find_heads(model)) == expected, name
