@@ -1,8 +1,8 @@
 """Classifier heads of fixed geometry: same accuracy, nothing to learn, nothing to store.
 
-Importing this needs torch only. ``etf_heads.geometry``, ``.orientation``, ``.codes`` and
-``.theory`` come with it; ``etf_heads.collapse``, which needs torchmetrics, is imported by its
-name.
+Importing this needs torch and safetensors only. ``etf_heads.geometry``, ``.orientation``,
+``.codes``, ``.theory``, ``.heads`` and ``.surgery`` come with it; ``etf_heads.collapse``, which
+needs torchmetrics, is imported by its name.
 """
 
 from etf_heads.heads import (
@@ -12,6 +12,7 @@ from etf_heads.heads import (
     ETFHead,
     NearestETFHead,
 )
+from etf_heads.surgery import replace_head
 
 __version__ = "0.1.0"
 
@@ -21,4 +22,5 @@ __all__ = [
     "CorrelatedETFHead",
     "ETFHead",
     "NearestETFHead",
+    "replace_head",
 ]

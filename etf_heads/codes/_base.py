@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from etf_heads._spec import Specified
 
 
-class Code(nn.Module):
+class Code(Specified):
     """A matrix C of shape (rows, columns): class vectors in the coordinates of an orientation.
 
     Subclasses implement :meth:`expand` in whatever way is fastest; they need not store C.
+    One that keeps its arguments under their own names can be saved and restored.
 
     Args:
         rows: number of class vectors, of all tasks together.

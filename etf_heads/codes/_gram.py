@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -46,22 +48,16 @@ class GramCode(KeepsPrecision, Code):
         super().__init__(tasks.total, columns)
         self.tasks = tasks
         dtype = at_least_float32(gram.dtype)
-        values, vectors = _spectrum(gram, tasks)
-        rank = gram_rank(values)
-        root = (vectors * values.sqrt()) @ vectors.mT
-        basis: Tensor = torch.block_diag(*(helmert(k, device=gram.device) for k in tasks.sizes))
-        if columns == tasks.total:
-            factor = root
-        elif columns == tasks.rank and torch.allclose(root @ basis @ basis.mT, root, atol=1e-7):
-            factor = root @ basis
-        elif rank <= columns <= tasks.total:
-            factor = vectors.flip(1)[:, :columns] * values.flip(0)[:columns].sqrt()
-        else:
-            raise ValueError(
-                f"a Gram matrix of rank {rank} takes {rank} to {tasks.total} columns, "
-                f"the orientation has {columns}"
-            )
+        factor = gram.new_empty(tasks.total, columns)
+        if not gram.is_meta:
+            factor = _factor(gram, tasks, columns)
         self.register_buffer("factor", factor.to(dtype).contiguous())
+
+    def arguments(self) -> dict[str, Any]:
+        """The shape of G; the values of C are in ``state_dict``."""
+        shape = (self.rows, self.rows)
+        gram = torch.empty(shape, dtype=self.factor.dtype, device="meta")
+        return {"gram": gram, "tasks": self.tasks, "columns": self.columns}
 
     def expand(self, coordinates: Tensor) -> Tensor:
         """Products C z: (..., columns) -> (..., sum K_t)."""
@@ -81,6 +77,23 @@ class GramCode(KeepsPrecision, Code):
 def gram_rank(eigenvalues: Tensor) -> int:
     """Number of eigenvalues, given in ascending order, above 1e-6 of the largest."""
     return int((eigenvalues > 1e-6 * eigenvalues[-1]).sum())
+
+
+def _factor(gram: Tensor, tasks: Tasks, columns: int) -> Tensor:
+    values, vectors = _spectrum(gram, tasks)
+    rank = gram_rank(values)
+    root = (vectors * values.sqrt()) @ vectors.mT
+    basis: Tensor = torch.block_diag(*(helmert(k, device=gram.device) for k in tasks.sizes))
+    if columns == tasks.total:
+        return root
+    if columns == tasks.rank and torch.allclose(root @ basis @ basis.mT, root, atol=1e-7):
+        return root @ basis
+    if rank <= columns <= tasks.total:
+        return vectors.flip(1)[:, :columns] * values.flip(0)[:columns].sqrt()
+    raise ValueError(
+        f"a Gram matrix of rank {rank} takes {rank} to {tasks.total} columns, "
+        f"the orientation has {columns}"
+    )
 
 
 def _spectrum(gram: Tensor, tasks: Tasks) -> tuple[Tensor, Tensor]:

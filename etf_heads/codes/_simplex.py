@@ -53,6 +53,7 @@ class SimplexCode(Code):
                 f"{tasks.rank}{fewest} columns, the orientation has {columns}"
             )
         self.tasks = tasks
+        self.cross_task = cross_task
         self.centred = columns == tasks.total
 
     @staticmethod

@@ -2,7 +2,8 @@
 
 Two more follow the class means of the features they see (:class:`NearestETFHead`,
 :class:`ClassMeanHead`), and :func:`from_linear` and :func:`from_features` fit a fixed head to a
-network that is trained already.
+network that is trained already. :func:`to_spec` writes down what a head is, for JSON, and
+:func:`from_spec` makes it again.
 """
 
 from etf_heads.heads._base import FixedHead, Head
@@ -13,6 +14,7 @@ from etf_heads.heads._etf import ETFHead
 from etf_heads.heads._feature_norm import FeatureNorm, feature_norm
 from etf_heads.heads._from_trained import from_features, from_linear
 from etf_heads.heads._nearest import NearestETFHead
+from etf_heads.heads._spec import check_frame, from_spec, same_head, to_spec
 
 __all__ = [
     "ClassMeanHead",
@@ -23,7 +25,11 @@ __all__ = [
     "FixedHead",
     "Head",
     "NearestETFHead",
+    "check_frame",
     "feature_norm",
     "from_features",
     "from_linear",
+    "from_spec",
+    "same_head",
+    "to_spec",
 ]

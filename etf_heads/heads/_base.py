@@ -7,14 +7,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Self
 
+from etf_heads._spec import Specified
 from etf_heads._tasks import Tasks
 from etf_heads.codes import Code
-from etf_heads.heads._feature_norm import BatchFeatureNorm, FeatureNorm, feature_norm
+from etf_heads.heads._feature_norm import BatchFeatureNorm, FeatureNorm, feature_norm, norm_name
 from etf_heads.orientation import Orientation
 
 
-class Head(nn.Module):
+class Head(Specified):
     r"""A classifier whose class vectors W = s F are not learned; subclasses give the frame F.
 
     Subclasses implement :meth:`scores` and :meth:`frame`, give the logits the shape that their
@@ -30,10 +32,14 @@ class Head(nn.Module):
         device: of what little the head stores.
         dtype: of the same, and of :attr:`weight`.
 
+    Attributes:
+        one_task: whether logits come as one tensor, rather than a dict or tuple of them.
+
     Raises:
         ValueError: if the scale is not positive.
     """
 
+    one_task = True
     _like: Tensor
 
     def __init__(
@@ -62,6 +68,22 @@ class Head(nn.Module):
         self.scale = nn.Parameter(self._like.new_tensor([scale])) if learn_scale else float(scale)
         self._initial_scale = float(scale)
         self.bias = nn.Parameter(self._like.new_zeros(self.out_features)) if bias else None
+
+    def options(self) -> dict[str, Any]:
+        """The arguments of the constructor that all heads share, but for the device."""
+        learned = isinstance(self.scale, nn.Parameter)
+        return {
+            "bias": self.bias is not None,
+            "scale": self._initial_scale if learned else self.scale,
+            "learn_scale": learned,
+            "feature_norm": norm_name(self.norm, self.in_features),
+            "dtype": self._like.dtype,
+        }
+
+    def arguments(self) -> dict[str, Any]:
+        """What the constructor takes, but for the device."""
+        own = super().arguments()
+        return own | {name: value for name, value in self.options().items() if name in own}
 
     def scores(self, features: Tensor) -> Tensor:
         """Products F h: (..., d) -> (..., sum K_t)."""
@@ -154,7 +176,7 @@ class Head(nn.Module):
         learned = "learned from " if isinstance(self.scale, nn.Parameter) else ""
         return (
             f"in_features={self.in_features}, out_features={self.out_features}, "
-            f"bias={self.bias is not None}, scale={learned}{self._initial_scale:g}"
+            f"bias={self.bias is not None}, scale={learned}{self.options()['scale']:g}"
         )
 
 
@@ -176,9 +198,23 @@ class FixedHead(Head):
             raise ValueError(
                 f"the code has {code.columns} columns, the orientation {orientation.columns}"
             )
+        if code.rows != tasks.total:
+            raise ValueError(f"the code has {code.rows} rows, the tasks {tasks.total} classes")
         super().__init__(orientation.in_features, tasks, **options)
         self.orientation = orientation
         self.code = code
+
+    @classmethod
+    def from_arguments(cls, **arguments: Any) -> Self:
+        """A head of this class from its parts: how a subclass came to them does not matter."""
+        head = cls.__new__(cls)
+        FixedHead.__init__(head, **arguments)
+        return head
+
+    def arguments(self) -> dict[str, Any]:
+        """The parts, and the options."""
+        parts = {"code": self.code, "orientation": self.orientation, "tasks": self.tasks}
+        return parts | self.options()
 
     def scores(self, features: Tensor) -> Tensor:
         """Products C Uᵀ h: (..., d) -> (..., sum K_t)."""
@@ -199,6 +235,8 @@ class FixedHead(Head):
 
 class MultiTaskFixedHead(FixedHead):
     """A fixed head of several tasks: takes what :class:`FixedHead` takes."""
+
+    one_task = False
 
     def forward(self, features: Tensor) -> dict[str, Tensor] | tuple[Tensor, ...]:
         """Logits of each task: (..., d) -> (..., K_t)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -121,6 +122,18 @@ class CorrelatedETFHead(MultiTaskFixedHead):
             dtype=dtype,
         )
         self.duality_gap = duality_gap
+
+    @classmethod
+    def from_arguments(cls, **arguments: Any) -> CorrelatedETFHead:
+        """A head from its parts, without solving for them."""
+        duality_gap = arguments.pop("duality_gap")
+        head = super().from_arguments(**arguments)
+        head.duality_gap = duality_gap
+        return head
+
+    def arguments(self) -> dict[str, Any]:
+        """The parts, the options, and what was proved of them."""
+        return super().arguments() | {"duality_gap": self.duality_gap}
 
     @classmethod
     def from_labels(

@@ -5,14 +5,15 @@ It matters more than the choice of head, so a comparison has to offer it to both
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from etf_heads._precision import at_least_float32
 
-FeatureNorm = Literal["batch", "layer", "unit"] | nn.Module | None
+NormName = Literal["batch", "layer", "unit"]
+FeatureNorm = NormName | nn.Module | None
 """A name, any module that keeps the shape (..., d), or None for nothing."""
 
 
@@ -84,3 +85,11 @@ def feature_norm(
     raise ValueError(
         f"feature_norm must be 'batch', 'layer', 'unit', a module or None; got {kind!r}"
     )
+
+
+def norm_name(norm: nn.Module | None, in_features: int) -> FeatureNorm:
+    """The inverse of :func:`feature_norm`: a module that a name makes, by its name."""
+    for name in get_args(NormName):
+        if repr(norm) == repr(feature_norm(name, in_features, device="meta")):
+            return name
+    return norm

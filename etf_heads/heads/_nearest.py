@@ -137,7 +137,7 @@ class NearestETFHead(ObservingHead):
         return fixed_head(
             self.orientation.basis,
             self.tasks,
-            one_task=self._one_task,
+            one_task=self.one_task,
             bias=self.bias,
             scale=self.scale,
             feature_norm=copy.deepcopy(self.norm),
@@ -189,8 +189,7 @@ def fixed_head(
     if one_task:
         head = ETFHead(len(orientation), tasks.total, **options)
     else:
-        given = dict(zip(tasks.names, tasks.sizes, strict=True)) if tasks.names else tasks.sizes
-        head = CompoundETFHead(len(orientation), given, **options)
+        head = CompoundETFHead(len(orientation), tasks.pack(tasks.sizes), **options)
     if bias is not None and head.bias is not None:
         head.bias.copy_(bias)
     return head

@@ -39,7 +39,7 @@ class ObservingHead(Head):
     def __init__(
         self,
         in_features: int,
-        tasks_or_classes: TaskSpec | int,
+        tasks_or_classes: TaskSpec | Tasks | int,
         *,
         decay: float,
         gradient: bool,
@@ -54,7 +54,7 @@ class ObservingHead(Head):
         )
         self.gradient = bool(gradient)
         self.update_every = positive_int(update_every, "update_every")
-        self._one_task = not isinstance(tasks_or_classes, Mapping | Sequence)
+        self.one_task = not isinstance(tasks_or_classes, Mapping | Sequence | Tasks)
         self.running = RunningClassMeans(self.tasks, in_features, decay, device=device, dtype=dtype)
 
     def forward(
@@ -74,7 +74,7 @@ class ObservingHead(Head):
                 derived = self._observe(features, labels)
         scores = self.scores(features) if derived is None else self._scores_with(features, derived)
         logits = self._finish(scores)
-        return logits if self._one_task else self.tasks.pack(logits.split(self.tasks.sizes, dim=-1))
+        return logits if self.one_task else self.tasks.pack(logits.split(self.tasks.sizes, dim=-1))
 
     @torch.inference_mode(False)  # what is kept has to serve in training
     @torch.no_grad()
@@ -113,9 +113,19 @@ class ObservingHead(Head):
             ValueError: if another normalisation stands before the head.
         """
         linears = self._linears()
-        if self._one_task:
+        if self.one_task:
             return linears[0]
         return nn.ModuleDict(dict(zip(self.tasks.labels, linears, strict=True)))
+
+    @property
+    def decay(self) -> float:
+        """What each batch leaves of the weight of older samples."""
+        return self.running.decay
+
+    @property
+    def tasks_or_classes(self) -> Tasks | int:
+        """The number of classes of the one task, or the tasks."""
+        return self.tasks.total if self.one_task else self.tasks
 
     # Its checks look at values: under torch.compile, one break in the graph instead of many.
     @torch.compiler.disable  # type: ignore[untyped-decorator]
@@ -145,8 +155,8 @@ class ObservingHead(Head):
         return f"{super().extra_repr()}, gradient={self.gradient}, update_every={self.update_every}"
 
 
-def parse_tasks(tasks_or_classes: TaskSpec | int) -> Tasks:
+def parse_tasks(tasks_or_classes: TaskSpec | Tasks | int) -> Tasks:
     """One task given by its class count, or several."""
-    if isinstance(tasks_or_classes, Mapping | Sequence):
+    if isinstance(tasks_or_classes, Mapping | Sequence | Tasks):
         return Tasks.parse(tasks_or_classes, "tasks_or_classes")
     return Tasks((class_count(tasks_or_classes, "tasks_or_classes"),))

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from etf_heads._spec import Specified
 from etf_heads._tasks import positive_int
 
 
-class Orientation(nn.Module):
+class Orientation(Specified):
     r"""A matrix U of shape (d, n) with orthonormal columns, :math:`U^\top U = I`.
 
     Subclasses implement :meth:`project` and :meth:`lift` in whatever way is fastest; they need
-    not store U.
+    not store U. One that keeps its arguments under their own names can be saved and restored.
 
     Args:
         in_features: d, the size of the features.

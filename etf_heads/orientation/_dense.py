@@ -85,6 +85,15 @@ class RandomOrientation(DenseOrientation):
         # Without the signs of R's diagonal the law of Q depends on the LAPACK in use.
         return (q * r.diagonal().sign()).to(device=like.device, dtype=dtype)
 
+    def arguments(self) -> dict[str, Any]:
+        """Sizes, the seed, and what the matrix is kept in."""
+        return {
+            "in_features": self.in_features,
+            "columns": self.columns,
+            "seed": self.seed,
+            "dtype": self.basis.dtype,
+        }
+
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> RandomOrientation:
         before = self.basis
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
@@ -125,6 +134,10 @@ class MatrixOrientation(KeepsPrecision, DenseOrientation):
         if not matrix.is_meta:
             check_orthonormal(matrix)
         self.register_buffer("basis", matrix)
+
+    def arguments(self) -> dict[str, Any]:
+        """The shape of the matrix; its values are in ``state_dict``."""
+        return {"matrix": torch.empty_like(self.basis, device="meta")}
 
 
 def check_orthonormal(matrix: Tensor) -> None:

@@ -72,6 +72,14 @@ class StiefelOrientation(DenseOrientation):
         """Set the matrix to that of :class:`TiledOrientation`."""
         self.basis.copy_(TiledOrientation(self.in_features, self.columns).matrix())
 
+    def arguments(self) -> dict[str, Any]:
+        """Sizes, and what the matrix is kept in; its values are in ``state_dict``."""
+        return {
+            "in_features": self.in_features,
+            "columns": self.columns,
+            "dtype": self.basis.dtype,
+        }
+
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> StiefelOrientation:
         before, trained = self.basis.detach(), self.basis.requires_grad
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]

@@ -1,0 +1,84 @@
+"""Putting heads in the places of layers, with all that follows from it for the model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from etf_heads.heads import Head
+from etf_heads.surgery._adapter import HeadAdapter, TaskOutputs, refuse_labels
+
+
+def seat(model: nn.Module, names: Iterable[str], module: nn.Module) -> None:
+    """Put one module, a head or an adapter, in all places of these names."""
+    for name in names:
+        model.set_submodule(name, module)
+
+
+def next_in_sequence(model: nn.Module, name: str) -> str | None:
+    """The name of the module that an ``nn.Sequential`` runs after this one."""
+    prefix, _, key = name.rpartition(".")
+    parent = model.get_submodule(prefix)
+    if not isinstance(parent, nn.Sequential):
+        return None
+    keys = list(parent._modules)  # named_children() leaves out a module's second place
+    after = keys[keys.index(key) + 1 :][:1]
+    return f"{prefix}.{after[0]}".removeprefix(".") if after else None
+
+
+def unclip(model: nn.Module, name: str) -> None:
+    """Take away a ReLU right behind a head: half of the logits of an ETF are negative."""
+    after = next_in_sequence(model, name)
+    if after is not None and isinstance(model.get_submodule(after), nn.ReLU):
+        model.set_submodule(after, nn.Identity())
+
+
+def head_of(module: nn.Module) -> Any:
+    """The head inside an adapter, or the module itself."""
+    return module.head if isinstance(module, HeadAdapter) else module
+
+
+def like_of(layer: nn.Module) -> Tensor:
+    """An empty tensor of the device and floating dtype of a layer."""
+    module = head_of(layer)
+    device = None
+    for tensor in chain(module.parameters(), module.buffers()):
+        if tensor.is_floating_point():
+            return tensor.detach().new_empty(0)
+        device = tensor.device  # quantised weights have no dtype to follow
+    return torch.empty(0, device=device)
+
+
+def returns_tasks(module: nn.Module) -> bool:
+    """Whether the logits of a head come by task."""
+    return isinstance(module, Head) and not module.one_task
+
+
+def task_outputs(model: nn.Module) -> TaskOutputs | None:
+    """The hook that parts the model's logits by task."""
+    return next((h for h in model._forward_hooks.values() if isinstance(h, TaskOutputs)), None)
+
+
+def set_task_outputs(model: nn.Module, outputs: TaskOutputs | None) -> None:
+    """Return logits by task, or (None) as the model makes them."""
+    for key, hook in list(model._forward_hooks.items()):
+        if isinstance(hook, TaskOutputs):
+            del model._forward_hooks[key]
+    for key, hook in list(model._forward_pre_hooks.items()):
+        if hook is refuse_labels:
+            del model._forward_pre_hooks[key], model._forward_pre_hooks_with_kwargs[key]
+    if outputs is not None:
+        model.register_forward_hook(outputs)
+        model.register_forward_pre_hook(refuse_labels, with_kwargs=True)
+
+
+def tell_class_count(model: nn.Module, before: int, after: int) -> None:
+    """Update what the model says of its number of classes, where it said the former one."""
+    config = getattr(model, "config", None)
+    for owner, name in ((model, "num_classes"), (model, "num_labels"), (config, "num_labels")):
+        if before != after and getattr(owner, name, None) == before:
+            setattr(owner, name, after)
