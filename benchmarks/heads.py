@@ -69,7 +69,7 @@ Step = Callable[[], object]
 def make_step(method: str, size: Sequence[int], device: str) -> Step:
     """A training step of one way, with its head, optimiser and batch in memory."""
     batch, dim, tasks, classes = size
-    name, _, compiled = method.partition("-compiled")
+    name = method.removesuffix("-compiled")
     features = torch.randn(batch, dim, device=device, requires_grad=True)
     labels = torch.randint(classes, (batch, tasks), device=device)
     if name == "copy":
@@ -222,9 +222,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         named = dict(zip(("batch", "dim", "tasks", "classes"), size, strict=True))
         for method in methods:
             timed = times.get(method, times)
-            memory = in_own_process(
-                measure_memory, method=method, size=size, device=options.device
-            )
+            memory = in_own_process(measure_memory, method=method, size=size, device=options.device)
             entries.append({**named, "method": method, **timed, "memory": memory})
             print(_line(entries[-1]), flush=True)
     write_result(options.output, options.device, {"steps": entries})

@@ -1,0 +1,14 @@
+"""Empirical claims of "Neural Collapse in Multi-Task Learning", each tested by one command.
+
+A claim is a file here: a :class:`~recipes.claims.claim.Claim` called ``CLAIM``, with what the paper
+says, the runs that test it at two sizes, and a rule that judges their numbers. ``CLAIMS`` lists
+them; ``recipes/paper.py`` runs them.
+"""
+
+from __future__ import annotations
+
+from recipes.claims import single_source
+from recipes.claims.claim import Claim
+
+CLAIMS: dict[str, Claim] = {claim.name: claim for claim in (single_source.CLAIM,)}
+"""All claims by name, in the order in which the paper makes them."""

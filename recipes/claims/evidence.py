@@ -1,0 +1,124 @@
+"""Train what a claim asks for, and gather what its judgement needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from accelerate.utils import set_seed
+from safetensors.torch import load_model
+
+from recipes.claims.claim import Claim, Record, Size
+from recipes.config import PRESETS, RunConfig
+from recipes.data import DATASETS, ImageData, load_data
+from recipes.network import Network
+from recipes.result import WEIGHTS, RunResult
+from recipes.storage import read_json, write_json
+
+EXAMINED = "examined.json"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line says.
+
+    Attributes:
+        size: of the runs.
+        output: directory of all claims; each has one of its own in it.
+        root: of the data files.
+        download: let torchvision fetch files that are not there.
+        seeds: in place of the plan's.
+        epochs: in place of the plan's.
+    """
+
+    size: Size
+    output: Path
+    root: Path
+    download: bool
+    seeds: tuple[int, ...] = ()
+    epochs: int | None = None
+
+
+def gather(claim: Claim, request: Request) -> dict[str, Any]:
+    """Run a claim's plan, or read what of it has been run, and judge it.
+
+    Every process of a launch calls this. Runs go seed by seed, so that a break leaves whole
+    comparisons; finished ones are not run again.
+
+    Returns:
+        JSON values: ``claim``, ``size``, ``evidence``, ``criteria``, ``holds``, ``provenance``.
+    """
+    plan, place = claim.plans[request.size], request.output / claim.name / request.size
+    seeds = request.seeds or plan.seeds
+    evidence: dict[str, list[Record]] = {name: [] for name in plan.variants}
+    provenance: dict[str, Any] = {}
+    for seed in seeds:
+        for name, variant in plan.variants.items():
+            settings = {**plan.base, **variant.settings, "seed": seed}
+            settings["output"] = place / f"{name}-seed{seed}"
+            config = _config(plan.preset, settings, request)
+            result = variant.run(config)
+            provenance = provenance or result.provenance
+            evidence[name].append(_record(claim, config, result))
+    return judged(claim, request.size, evidence) | {"provenance": provenance}
+
+
+def judged(claim: Claim, size: Size, evidence: dict[str, list[Record]]) -> dict[str, Any]:
+    """Evidence and what the claim's rule makes of it."""
+    criteria = [criterion.to_json() for criterion in claim.judge(evidence)]
+    return {
+        "claim": claim.name,
+        "size": size,
+        "evidence": evidence,
+        "criteria": criteria,
+        "holds": all(criterion["holds"] for criterion in criteria),
+    }
+
+
+def _config(preset: str, settings: dict[str, Any], request: Request) -> RunConfig:
+    start = PRESETS[preset][1]
+    if request.epochs is not None:
+        settings["epochs"] = request.epochs
+    if "root" in DATASETS[start.data].options:
+        settings |= {"root": request.root, "download": request.download}
+    return replace(start, **settings, resume=True)
+
+
+def _record(claim: Claim, config: RunConfig, result: RunResult) -> Record:
+    return {
+        "seed": config.seed,
+        "history": result.history,
+        "tasks": result.tasks,
+        "gram": result.gram,
+        "counts": result.counts,
+        "settings": result.config,
+        "extra": _examined(claim, config, result),
+    }
+
+
+def _examined(claim: Claim, config: RunConfig, result: RunResult) -> Any:
+    """What the claim's examination finds; once, for it may take a while."""
+    state, file = PartialState(), config.run_dir / EXAMINED
+    if claim.examine is None:
+        return None
+    if state.is_main_process and not file.exists():
+        data = load_data(config.data, config)
+        write_json(file, claim.examine(trained_network(config, data), data, result))
+    state.wait_for_everyone()
+    return read_json(file)
+
+
+def trained_network(config: RunConfig, data: ImageData) -> Network:
+    """The network that a finished run left, in evaluation mode."""
+    set_seed(config.seed)
+    network = Network(config, data)
+    load_model(network, str(config.run_dir / WEIGHTS))
+    return network.eval()
+
+
+def seeds_of(records: Sequence[Record]) -> list[int]:
+    """The seeds that records are of."""
+    return [record["seed"] for record in records]

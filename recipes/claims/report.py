@@ -1,0 +1,128 @@
+"""A judged claim as a table in the terminal, and as a page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from recipes.claims.claim import Claim, Evidence, final, test_accuracy
+from recipes.claims.evidence import seeds_of
+from recipes.comparison import interval
+from recipes.figures import collapse_curves
+from recipes.page import origin, settings_in_words, write_page
+from recipes.report import MEASURES, Line
+
+Judged = Mapping[str, Any]
+"""What :func:`recipes.claims.evidence.gather` returns."""
+
+
+def verdict(judged: Judged) -> str:
+    """One sentence, by rule."""
+    criteria = judged["criteria"]
+    met = sum(criterion["holds"] for criterion in criteria)
+    seeds = len(next(iter(judged["evidence"].values())))
+    where = "at full size" if judged["size"] == "full" else "at reduced size; not run at full size"
+    sense = "Holds" if judged["holds"] else "Does not hold"
+    return f"{sense} {where}: {met} of {len(criteria)} criteria are met (n = {seeds} seeds)."
+
+
+def criteria_table(judged: Judged) -> list[Line]:
+    """A line for each criterion."""
+    return [
+        ("criterion", "measured", "needed", "met"),
+        *(
+            (
+                criterion["statement"],
+                _measured(criterion["interval"]),
+                f"{criterion['relation']} {criterion['threshold']:g}",
+                "yes" if criterion["holds"] else "no",
+            )
+            for criterion in judged["criteria"]
+        ),
+    ]
+
+
+def numbers_table(claim: Claim, judged: Judged) -> list[Line]:
+    """Accuracies and measures of every variant."""
+    evidence: Evidence = judged["evidence"]
+    titles = {name: MEASURES[name][0] for name in claim.measures}
+    return [
+        ("", *evidence),
+        ("test accuracy, %", *(_measured(_percent(test_accuracy(r))) for r in evidence.values())),
+        *(
+            (f"{title}, start → end", *(_start_to_end(r, name) for r in evidence.values()))
+            for name, title in titles.items()
+        ),
+        *claim.lines(evidence),
+    ]
+
+
+def write_claim(claim: Claim, judged: Judged, path: Path) -> None:
+    """Render the page; everything in it is inside the one file."""
+    evidence: Evidence = judged["evidence"]
+    first = next(iter(evidence.values()))
+    titles = {name: MEASURES[name][0] for name in claim.measures}
+    context = {
+        "title": claim.title,
+        "verdict": verdict(judged),
+        "cards": [],
+        "says": claim.says,
+        "criteria": criteria_table(judged),
+        "rules": [(c["statement"], c["why"]) for c in judged["criteria"]],
+        "numbers": numbers_table(claim, judged),
+        "seeds": ", ".join(map(str, seeds_of(first))),
+        "curves": collapse_curves(_curves(claim, evidence), titles) if titles else None,
+        "meanings": {title: MEASURES[name][1] for name, title in titles.items()},
+        "figures": claim.figures(evidence),
+        "facts": origin(judged["provenance"]) | _settings(evidence),
+    }
+    write_page("claims/claim.html.jinja", context, path)
+
+
+def _curves(claim: Claim, evidence: Evidence) -> dict[str, Any]:
+    """What :func:`recipes.figures.collapse_curves` takes."""
+    found = {}
+    for variant, records in evidence.items():
+        histories = [record["history"] for record in records]
+        curves = {}
+        for name in claim.measures:
+            rows = [[h[e]["collapse"][name] for h in histories] for e in range(len(histories[0]))]
+            known = [[v for v in row if v is not None] for row in rows]
+            curves[name] = {
+                "mean": [sum(row) / len(row) if row else None for row in known],
+                "low": [min(row, default=None) for row in known],
+                "high": [max(row, default=None) for row in known],
+            }
+        found[variant] = {"epochs": [row["epoch"] for row in histories[0]], "curves": curves}
+    return found
+
+
+def _settings(evidence: Evidence) -> dict[str, str]:
+    """Settings that all runs share, and for each variant what sets it apart."""
+    settings = {name: records[0]["settings"] for name, records in evidence.items()}
+    aside = {"seed", "output", "resume", "root"}
+    keys = [key for key in next(iter(settings.values())) if key not in aside]
+    same = [k for k in keys if len({str(own.get(k)) for own in settings.values()}) == 1]
+    first = next(iter(settings.values()))
+    apart = {
+        name: settings_in_words({k: own[k] for k in keys if k not in same})
+        for name, own in settings.items()
+    }
+    return {"settings": settings_in_words({k: first[k] for k in same})} | apart
+
+
+def _start_to_end(records: Sequence[Mapping[str, Any]], name: str) -> str:
+    starts = [record["history"][0]["collapse"][name] for record in records]
+    known = [start for start in starts if start is not None]
+    start = f"{sum(known) / len(known):.2g}" if known else "–"
+    end = final(list(map(dict, records)), name)
+    return f"{start} → {sum(end) / len(end):.2g}"
+
+
+def _percent(values: Sequence[float]) -> dict[str, Any]:
+    return interval([100 * value for value in values])
+
+
+def _measured(value: Mapping[str, Any]) -> str:
+    return f"{value['mean']:.3g}" + ("" if value["half"] is None else f" ± {value['half']:.2g}")

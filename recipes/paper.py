@@ -1,0 +1,99 @@
+"""Test what "Neural Collapse in Multi-Task Learning" says: ``accelerate launch recipes/paper.py``.
+
+Each claim is trained for, measured, and judged by a rule that stands in its file under
+``recipes/claims``: it holds, or it does not. The terminal shows criteria and numbers; everything
+is in ``CLAIM.json``, and on a page of its own, ``CLAIM.html``, under ``runs/paper``.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+from accelerate import PartialState
+
+from recipes.claims import CLAIMS
+from recipes.claims.claim import Claim, Size
+from recipes.claims.evidence import Request, gather
+from recipes.claims.report import criteria_table, numbers_table, verdict, write_claim
+from recipes.report import terminal_table
+from recipes.storage import read_json, write_json
+
+if TYPE_CHECKING:
+    ClaimName = str
+else:
+    ClaimName = tyro.extras.literal_type_from_choices([*CLAIMS, "all"])
+
+
+@dataclass(frozen=True)
+class Options:
+    """Which claims, how large, and where.
+
+    Attributes:
+        claims: their names; all of them by default.
+        size: reduced takes minutes a claim on two CPU cores; full is what papers train, for a GPU.
+        root: directory of the data files, as torchvision lays them out.
+        download: let torchvision fetch files that are not there.
+        seeds: train with these in place of each claim's own.
+        epochs: train for so long in place of each claim's own.
+        output: directory of runs, results and pages. Finished runs in it are not run again, and
+            a run that was killed goes on.
+        render_only: run nothing; write the pages of the results that are in the output directory.
+    """
+
+    claims: Annotated[tuple[ClaimName, ...], tyro.conf.Positional] = ("all",)
+    size: Size = "reduced"
+    root: Path = Path("data")
+    download: bool = False
+    seeds: tuple[int, ...] = ()
+    epochs: int | None = None
+    output: Path = Path("runs/paper")
+    render_only: bool = False
+
+
+def main() -> None:
+    """Do what the command line says; the exit status says nothing of what holds."""
+    options = tyro.cli(Options, description=(__doc__ or "").replace("``", ""))
+    names = CLAIMS if "all" in options.claims else options.claims
+    state = PartialState()
+    try:
+        for name in names:
+            _claim(CLAIMS[name], options, state)
+    except (FileExistsError, FileNotFoundError, ValueError) as error:
+        sys.exit(f"error: {error}")
+    state.destroy_process_group()
+
+
+def _claim(claim: Claim, options: Options, state: PartialState) -> None:
+    place = options.output / f"{claim.name}.json"
+    if options.render_only:
+        judged = read_json(place)
+    else:
+        judged = gather(
+            claim,
+            Request(
+                size=options.size,
+                output=options.output,
+                root=options.root,
+                download=options.download,
+                seeds=options.seeds,
+                epochs=options.epochs,
+            ),
+        )
+    if state.is_main_process:
+        if not options.render_only:
+            write_json(place, judged)
+        page = place.with_suffix(".html")
+        write_claim(claim, judged, page)
+        print(
+            f"\n{claim.title}\n\n{terminal_table(criteria_table(judged))}\n\n"
+            f"{terminal_table(numbers_table(claim, judged))}\n\n{verdict(judged)}\n\npage: {page}"
+        )
+    state.wait_for_everyone()
+
+
+if __name__ == "__main__":
+    main()
