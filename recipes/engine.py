@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from recipes.augment import batch_generator, random_shift
 from recipes.checkpoint import Progress, load_checkpoint, newest_checkpoint, save_checkpoint
 from recipes.config import RunConfig
-from recipes.data import DATASETS, train_loader
+from recipes.data import DATASETS, ImageData, train_loader
 from recipes.launch import (
     Stopwatch,
     loader_batch,
@@ -32,7 +32,11 @@ from recipes.result import RunResult, class_cosines, counts, open_run_directory,
 OnEpoch = Callable[[dict[str, Any]], None]
 
 
-def train(config: RunConfig, on_epoch: OnEpoch | None = None) -> RunResult:
+def train(
+    config: RunConfig,
+    on_epoch: OnEpoch | None = None,
+    make_network: Callable[[RunConfig, ImageData], Network] = Network,
+) -> RunResult:
     """Train one network, measure it every epoch, and write ``result.json`` and its weights.
 
     Every process of a launch calls this. Several runs may follow one another in a process.
@@ -43,6 +47,7 @@ def train(config: RunConfig, on_epoch: OnEpoch | None = None) -> RunResult:
             ``epoch`` (0 is before training), ``train_seconds`` (cumulative, without measuring and
             saving), ``train`` and ``test`` (``samples``, ``loss``, ``accuracy`` by task) and
             ``collapse`` (measures by name).
+        make_network: where the training starts from; by default the network of the settings.
 
     Returns:
         The result; the one on disk, if the run was finished already and is resumed.
@@ -52,7 +57,9 @@ def train(config: RunConfig, on_epoch: OnEpoch | None = None) -> RunResult:
         ValueError: if the settings do not fit together, the machine, or the run to resume.
     """
     accelerator = make_accelerator(config)
-    run = _Run(config, accelerator)  # what does not fit together fails before anything is written
+    run = _Run(
+        config, accelerator, make_network
+    )  # what does not fit together fails before anything is written
     finished = on_main(accelerator, lambda: open_run_directory(config))
     if finished is not None:
         return finished
@@ -85,14 +92,19 @@ def train(config: RunConfig, on_epoch: OnEpoch | None = None) -> RunResult:
 class _Run:
     """Everything a run consists of, and where it stands."""
 
-    def __init__(self, config: RunConfig, accelerator: Accelerator) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        accelerator: Accelerator,
+        make_network: Callable[[RunConfig, ImageData], Network],
+    ) -> None:
         self.config, self.accelerator = config, accelerator
         self.checkpoints = config.run_dir / "checkpoints"
         self.progress = Progress()
 
         set_seed(config.seed)
         self.data = DATASETS[config.data]().to(accelerator.device)
-        self.network = Network(config, self.data)
+        self.network = make_network(config, self.data)
         loader = train_loader(
             self.data.train, loader_batch(config, accelerator, len(self.data.train))
         )

@@ -13,6 +13,7 @@ from torch import Tensor
 from etf_heads.collapse import MultiTaskCollapse
 from recipes.data import ImageData, ImageSet
 from recipes.network import Network
+from recipes.storage import json_values
 
 BATCH = 1000
 """Images at a time; without gradients there is room for many."""
@@ -42,13 +43,14 @@ def measure(accelerator: Accelerator, network: Network, data: ImageData) -> dict
 
     Returns:
         JSON values: ``train`` and ``test`` (samples, loss, accuracy by task), and ``collapse``.
+        What is not defined is None, such as the angles of class vectors that are still zero.
     """
     network.eval()
     train, features = _measure_split(accelerator, network, data.train, list(data.tasks))
     test, _ = _measure_split(accelerator, network, data.test, list(data.tasks))
     collapse = collapse_measures(data.tasks, network.head.weight, network.head.bias, features)
     network.train()
-    return {"train": train, "test": test, "collapse": collapse}
+    return json_values({"train": train, "test": test, "collapse": collapse})
 
 
 def _measure_split(

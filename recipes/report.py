@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from recipes import figures
-from recipes.comparison import Summary
+from recipes.comparison import LEVELS, Summary
 from recipes.page import origin, settings_in_words, write_page
 
 MEASURES = {
@@ -19,6 +19,12 @@ MEASURES = {
     "s_nc5": ("S_NC5", "share of images whose nearest class mean is not the classifier's choice"),
 }
 """Measures by their names in a history: a short title, and what it says."""
+
+_REACHED = {
+    "test_error": "test accuracy of at least",
+    "s_nc1_ratio": "S_NC1 of at most",
+    "s_nc4": "S_NC4 of at most",
+}
 
 Line = tuple[str, ...]
 
@@ -51,6 +57,22 @@ def table(summary: Summary) -> list[Line]:
             for name, title in _measured(summary).items()
         ),
     ]
+
+
+def reach_table(summary: Summary) -> list[Line]:
+    """Lines of text: a level each, then epochs until a head's runs reached it; the first as above.
+
+    A heading stands above the levels of each curve.
+    """
+    lines: list[Line] = [("epochs until", *summary["heads"])]
+    for name, levels in summary["reach"].items():
+        lines.append((_REACHED[name], *[""] * len(summary["heads"])))
+        for level in levels:
+            number = level["level"]
+            text = f"{100 * (1 - number):g}%" if name == "test_error" else f"{number:g}"
+            cells = (_reached(reach, "epochs") for reach in level["heads"].values())
+            lines.append((f"  {text}", *cells))
+    return lines
 
 
 def terminal_table(lines: Sequence[Line]) -> str:
@@ -111,12 +133,20 @@ def _context(summary: Summary) -> dict[str, Any]:
             f"is forward, loss, backward and AdamW of the head alone at batch size "
             f"{settings['batch_size']} and {settings['features']} features, median."
         ),
+        "reach": reach_table(summary)[1:],
+        "reach_note": (
+            "First epoch at whose end a run had come so far, averaged over the runs that had; in "
+            "parentheses their number where it is not all. Runs are measured between epochs, so "
+            f"a single number is an epoch coarse. Levels are the {LEVELS} lowest of 1, 0.5, 0.2, "
+            "0.1, ... (of the test error: 1 less accuracy) that at least one head reached with "
+            "every seed."
+        ),
         "colours": figures.head_colours(list(heads)),
         "seeds": summary["seeds"],
         "baseline": summary["baseline"],
         "fixed_note": (
-            "S_NC2 and S_NC3 are properties of the class vectors alone: 0 by construction for "
-            "fixed heads, and so below the foot of their plots."
+            "S_NC2 and S_NC3 are properties of the class vectors alone: 0 by construction where "
+            "these are orthogonal simplex ETFs, and so below the foot of their plots."
         ),
         "meanings": {title: MEASURES[name][1] for name, title in measured.items()},
         "tasks": ", ".join(f"{name} ({k} classes)" for name, k in tasks.items()),
@@ -184,8 +214,11 @@ def _points(value: Mapping[str, Any]) -> str:
     return f"{100 * value['mean']:+.2f}{spread}"
 
 
-def _start_to_end(curve: Mapping[str, Sequence[float]]) -> str:
-    return f"{curve['mean'][0]:.2g} → {curve['mean'][-1]:.2g}"
+def _start_to_end(curve: Mapping[str, Sequence[float | None]]) -> str:
+    first, last = (
+        "–" if value is None else f"{value:.2g}" for value in (curve["mean"][0], curve["mean"][-1])
+    )
+    return f"{first} → {last}"
 
 
 def _reached(reach: Mapping[str, Any], unit: str) -> str:
