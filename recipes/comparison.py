@@ -68,13 +68,15 @@ def compare(
         "reach": _reach(by_head),
         "tasks": reference[0].tasks,
         "seeds": [run.config["seed"] for run in reference],
-        "settings": {
-            name: value
-            for name, value in reference[0].config.items()
-            if name in {field.name for field in fields(Settings)} - {"resume"}
-        },
+        "settings": shared_settings(reference[0]),
         "provenance": reference[0].provenance,
     }
+
+
+def shared_settings(run: RunResult) -> Summary:
+    """What a run has in common with those of other heads and seeds."""
+    shared = {field.name for field in fields(Settings)} - {"resume"}
+    return {name: value for name, value in run.config.items() if name in shared}
 
 
 def mean_accuracy(row: Row, split: str = "test") -> float:

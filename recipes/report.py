@@ -38,12 +38,12 @@ def table(summary: Summary) -> list[Line]:
 
     return [
         ("", *summary["heads"]),
-        line("test accuracy", lambda h: _percent(h["accuracy"])),
+        line("test accuracy", lambda h: percent(h["accuracy"])),
         *(
-            line(f"  of {task}", lambda h, task=task: _percent(h["accuracy_by_task"][task]))
+            line(f"  of {task}", lambda h, task=task: percent(h["accuracy_by_task"][task]))
             for task in summary["tasks"]
         ),
-        line("  less learned's, in points", lambda h: _points(h["difference"])),
+        line("  less learned's, in points", lambda h: points(h["difference"])),
         line("epochs to learned's accuracy", lambda h: _reached(h["to_target"], "epochs")),
         line("seconds to it", lambda h: _reached(h["to_target"], "seconds")),
         line("seconds of training", lambda h: f"{h['train_seconds']['mean']:.1f}"),
@@ -95,7 +95,7 @@ def verdict(summary: Summary) -> str:
         return "Only learned heads were trained."
     head, learned = summary["heads"][name], summary["heads"][summary["baseline"]]
     difference = head["difference"]
-    points = _points(difference)
+    less = points(difference)
     if difference["half"] is None:
         sense = "with one seed, no more can be said"
     elif difference["mean"] - difference["half"] > 0:
@@ -105,7 +105,7 @@ def verdict(summary: Summary) -> str:
     else:
         sense = "no difference that the seeds can tell"
     return (
-        f"The fixed head “{name}” ends {points} percentage points from the learned head in test "
+        f"The fixed head “{name}” ends {less} percentage points from the learned head in test "
         f"accuracy (n = {difference['n']}, paired by seed, 95% interval): {sense}. It has "
         f"{head['counts']['head_parameters']:,} head parameters where the learned head has "
         f"{learned['counts']['head_parameters']:,}."
@@ -171,7 +171,7 @@ def _cards(summary: Summary) -> list[dict[str, str]]:
     slower = head["cost"]["median"] / summary["heads"][peer]["cost"]["median"] - 1
     state = learned["counts"]["optimizer_state_bytes"] - head["counts"]["optimizer_state_bytes"]
     return [
-        {"value": _points(head["difference"]), "label": f"points of test accuracy, {name}"},
+        {"value": points(head["difference"]), "label": f"points of test accuracy, {name}"},
         {
             "value": f"{learned['counts']['head_parameters']:,} → "
             f"{head['counts']['head_parameters']:,}",
@@ -203,13 +203,15 @@ def _head_share(head: Mapping[str, Any]) -> float:
     return head["counts"]["head_parameters"] / head["counts"]["model_parameters"]
 
 
-def _percent(value: Mapping[str, Any]) -> str:
+def percent(value: Mapping[str, Any]) -> str:
+    """Mean and half-width of an interval, in percent."""
     return f"{value['mean']:.2%}" + (
         "" if value["half"] is None else f" ± {100 * value['half']:.2f}"
     )
 
 
-def _points(value: Mapping[str, Any]) -> str:
+def points(value: Mapping[str, Any]) -> str:
+    """The same of a difference, in percentage points with a sign."""
     spread = "" if value["half"] is None else f" ± {100 * value['half']:.2f}"
     return f"{100 * value['mean']:+.2f}{spread}"
 
