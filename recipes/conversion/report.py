@@ -99,6 +99,7 @@ def _errors(summary: Summary) -> str:
                 [100 * (1 - accuracy) for _, accuracy in dots],
                 s=14,
                 color=colour,
+                zorder=3,
                 label=way,
             )
         ax.set(title=head, yscale="log", xticks=range(len(stages)), xticklabels=stages)
