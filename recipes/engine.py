@@ -30,12 +30,11 @@ from recipes.provenance import provenance
 from recipes.result import RunResult, class_cosines, counts, open_run_directory, write_weights
 
 OnEpoch = Callable[[dict[str, Any]], None]
+MakeNetwork = Callable[[RunConfig, ImageData], Network]
 
 
 def train(
-    config: RunConfig,
-    on_epoch: OnEpoch | None = None,
-    make_network: Callable[[RunConfig, ImageData], Network] = Network,
+    config: RunConfig, on_epoch: OnEpoch | None = None, make_network: MakeNetwork = Network
 ) -> RunResult:
     """Train one network, measure it every epoch, and write ``result.json`` and its weights.
 
@@ -57,9 +56,8 @@ def train(
         ValueError: if the settings do not fit together, the machine, or the run to resume.
     """
     accelerator = make_accelerator(config)
-    run = _Run(
-        config, accelerator, make_network
-    )  # what does not fit together fails before anything is written
+    # What does not fit together fails before anything is written.
+    run = _Run(config, accelerator, make_network)
     finished = on_main(accelerator, lambda: open_run_directory(config))
     if finished is not None:
         return finished
@@ -93,10 +91,7 @@ class _Run:
     """Everything a run consists of, and where it stands."""
 
     def __init__(
-        self,
-        config: RunConfig,
-        accelerator: Accelerator,
-        make_network: Callable[[RunConfig, ImageData], Network],
+        self, config: RunConfig, accelerator: Accelerator, make_network: MakeNetwork
     ) -> None:
         self.config, self.accelerator = config, accelerator
         self.checkpoints = config.run_dir / "checkpoints"

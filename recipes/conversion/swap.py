@@ -11,6 +11,7 @@ from etf_heads import CompoundETFHead
 from etf_heads.heads import from_features, from_linear
 from recipes.config import RunConfig
 from recipes.data import ImageData
+from recipes.engine import MakeNetwork
 from recipes.measure import BATCH
 from recipes.network import Network
 from recipes.result import trained_network
@@ -39,7 +40,7 @@ CONVERSIONS: dict[str, Conversion] = {
 """By name; the last knows nothing of the network but how long its class vectors are."""
 
 
-def swapped(trained: RunConfig, way: str) -> Callable[[RunConfig, ImageData], Network]:
+def swapped(trained: RunConfig, way: str) -> MakeNetwork:
     """What makes the network of a finished run, converted, for :func:`recipes.engine.train`.
 
     Args:
