@@ -19,7 +19,7 @@ from recipes.engine import train
 from recipes.head_cost import head_cost
 from recipes.heads import HEADS
 from recipes.network import head_request
-from recipes.report import table, terminal_table, verdict, write_report
+from recipes.report import reach_table, table, terminal_table, verdict, write_report
 from recipes.result import RunResult
 from recipes.storage import write_json
 
@@ -49,7 +49,8 @@ def _report(config: CompareConfig, runs: list[RunResult], state: PartialState) -
     write_json(config.report_dir / "comparison.json", summary)
     page = config.report_dir / "report.html"
     write_report(summary, page)
-    print(f"\n{terminal_table(table(summary))}\n\n{verdict(summary)}\n\nreport: {page}")
+    tables = "\n\n".join(map(terminal_table, (reach_table(summary), table(summary))))
+    print(f"\n{tables}\n\n{verdict(summary)}\n\nreport: {page}")
 
 
 if __name__ == "__main__":

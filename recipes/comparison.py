@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
+from statistics import fmean
 from typing import Any
 
 from scipy import stats
@@ -14,6 +15,18 @@ from recipes.result import RunResult
 
 Summary = dict[str, Any]
 """JSON values."""
+
+Row = dict[str, Any]
+"""A record of a history, see :func:`recipes.engine.train`."""
+
+Curve = Callable[[Row], float | None]
+"""A number of each record; None where it is not defined."""
+
+LADDER = [float(f"{digit}e{power}") for power in range(0, -9, -1) for digit in (5, 2, 1)]
+"""5, 2, 1, 0.5, 0.2, 0.1, ...: the levels that a curve may be asked to reach."""
+
+LEVELS = 4
+"""How many of them are looked at."""
 
 
 def interval(values: Sequence[float]) -> dict[str, float | int | None]:
@@ -39,7 +52,7 @@ def compare(
 
     Returns:
         JSON values: ``heads`` (a record each, in the order of the runs), ``baseline``,
-        ``tasks``, ``seeds``, ``settings`` and ``provenance``.
+        ``reach`` (see :func:`_reach`), ``tasks``, ``seeds``, ``settings`` and ``provenance``.
     """
     by_head: dict[str, list[RunResult]] = {}
     for run in sorted(runs, key=lambda run: run.config["seed"]):
@@ -52,21 +65,67 @@ def compare(
             for head in order
         },
         "baseline": baseline,
+        "reach": _reach(by_head),
         "tasks": reference[0].tasks,
         "seeds": [run.config["seed"] for run in reference],
-        "settings": {
-            name: value
-            for name, value in reference[0].config.items()
-            if name in {field.name for field in fields(Settings)} - {"resume"}
-        },
+        "settings": shared_settings(reference[0]),
         "provenance": reference[0].provenance,
     }
 
 
-def mean_accuracy(row: dict[str, Any], split: str = "test") -> float:
+def shared_settings(run: RunResult) -> Summary:
+    """What a run has in common with those of other heads and seeds."""
+    shared = {field.name for field in fields(Settings)} - {"resume"}
+    return {name: value for name, value in run.config.items() if name in shared}
+
+
+def mean_accuracy(row: Row, split: str = "test") -> float:
     """Accuracy averaged over tasks, of one record of a history."""
     accuracies = row[split]["accuracy"].values()
     return math.fsum(accuracies) / len(accuracies)
+
+
+def test_error(row: Row) -> float:
+    """Share of wrong test decisions, averaged over tasks."""
+    return round(1 - mean_accuracy(row), 12)  # so that an accuracy of 99% is an error of 0.01
+
+
+def _collapse_measure(name: str) -> Curve:
+    return lambda row: row["collapse"].get(name)
+
+
+FALLING: dict[str, Curve] = {
+    "test_error": test_error,
+    "s_nc1_ratio": _collapse_measure("s_nc1_ratio"),
+    "s_nc4": _collapse_measure("s_nc4"),
+}
+"""What falls with training whichever the head, and so is asked when it reached a level."""
+
+
+def _reach(by_head: Mapping[str, Sequence[RunResult]]) -> Summary:
+    """When each falling curve came down to the lowest levels that matter, for each head.
+
+    These are the last ``LEVELS`` of the ``LADDER`` that at least one head reached with every seed.
+    """
+    found = {}
+    for name, curve in FALLING.items():
+        levels = [
+            level
+            for level in LADDER
+            if any(all(_first(run, curve, level) for run in runs) for runs in by_head.values())
+        ]
+        if levels:
+            found[name] = [
+                {"level": level}
+                | {
+                    "heads": {
+                        head: _time_to(runs, curve, [level] * len(runs))
+                        for head, runs in by_head.items()
+                    }
+                }
+                for level in levels[-LEVELS:]
+            ]
+    return found
 
 
 def _summarise(runs: Sequence[RunResult], reference: Sequence[RunResult]) -> Summary:
@@ -81,7 +140,7 @@ def _summarise(runs: Sequence[RunResult], reference: Sequence[RunResult]) -> Sum
         },
         "train_accuracy": interval([mean_accuracy(row, "train") for row in last]),
         "difference": interval([a - b for a, b in zip(finals, targets, strict=True)]),
-        "to_target": _time_to_target(runs, targets),
+        "to_target": _time_to(runs, test_error, [test_error(run.history[-1]) for run in reference]),
         "train_seconds": interval([row["train_seconds"] for row in last]),
         "counts": runs[0].counts,
         "epochs": [row["epoch"] for row in runs[0].history],
@@ -90,31 +149,38 @@ def _summarise(runs: Sequence[RunResult], reference: Sequence[RunResult]) -> Sum
     }
 
 
-def _time_to_target(runs: Sequence[RunResult], targets: Sequence[float]) -> Summary:
-    """First epoch at which each run is as accurate as the baseline's run of its seed ended."""
-    epochs, seconds = [], []
-    for run, target in zip(runs, targets, strict=True):
-        for row in run.history:
-            if mean_accuracy(row) >= target:
-                epochs.append(row["epoch"])
-                seconds.append(row["train_seconds"])
-                break
-    reached = {"reached": len(epochs), "of": len(runs)}
-    if not epochs:
+def _time_to(runs: Sequence[RunResult], curve: Curve, levels: Sequence[float]) -> Summary:
+    """First epoch at which the curve of each run is not above its level."""
+    found = [_first(run, curve, level) for run, level in zip(runs, levels, strict=True)]
+    rows = [row for row in found if row is not None]
+    reached = {"reached": len(rows), "of": len(runs)}
+    if not rows:
         return reached
-    return reached | {"epochs": interval(epochs), "seconds": interval(seconds)}
+    return reached | {
+        "epochs": interval([row["epoch"] for row in rows]),
+        "seconds": interval([row["train_seconds"] for row in rows]),
+    }
 
 
-def _curves(runs: Sequence[RunResult]) -> dict[str, dict[str, list[float]]]:
-    """Mean, lowest and highest over seeds at each epoch: test accuracy, and each measure."""
+def _first(run: RunResult, curve: Curve, level: float) -> Row | None:
+    values = ((row, curve(row)) for row in run.history)
+    return next((row for row, value in values if value is not None and value <= level), None)
+
+
+def _curves(runs: Sequence[RunResult]) -> dict[str, dict[str, list[float | None]]]:
+    """Mean, lowest and highest over seeds at each epoch: test accuracy, and each measure.
+
+    None where the measure of any seed is.
+    """
     series = {"test_accuracy": [[mean_accuracy(row) for row in run.history] for run in runs]}
     for name in runs[0].history[0]["collapse"]:
         series[name] = [[row["collapse"][name] for row in run.history] for run in runs]
     return {
         name: {
-            "mean": [math.fsum(column) / len(column) for column in zip(*rows, strict=True)],
-            "low": [min(column) for column in zip(*rows, strict=True)],
-            "high": [max(column) for column in zip(*rows, strict=True)],
+            key: [
+                None if None in column else statistic(column) for column in zip(*rows, strict=True)
+            ]
+            for key, statistic in (("mean", fmean), ("low", min), ("high", max))
         }
         for name, rows in series.items()
     }

@@ -39,9 +39,12 @@ from recipes.result import (
 )
 
 OnEpoch = Callable[[dict[str, Any]], None]
+MakeNetwork = Callable[[RunConfig, ImageData], Network]
 
 
-def train(config: RunConfig, on_epoch: OnEpoch | None = None) -> RunResult:
+def train(
+    config: RunConfig, on_epoch: OnEpoch | None = None, make_network: MakeNetwork = Network
+) -> RunResult:
     """Train one network, measure it every epoch, and write ``result.json`` and its weights.
 
     Every process of a launch calls this. Several runs may follow one another in a process.
@@ -52,6 +55,7 @@ def train(config: RunConfig, on_epoch: OnEpoch | None = None) -> RunResult:
             ``epoch`` (0 is before training), ``train_seconds`` (cumulative, without measuring and
             saving), ``train`` and ``test`` (``samples``, ``loss``, ``accuracy`` by task) and
             ``collapse`` (measures by name).
+        make_network: where the training starts from; by default the network of the settings.
 
     Returns:
         The result; the one on disk, if the run was finished already and is resumed.
@@ -61,7 +65,8 @@ def train(config: RunConfig, on_epoch: OnEpoch | None = None) -> RunResult:
         ValueError: if the settings do not fit together, the machine, or the run to resume.
     """
     accelerator = make_accelerator(config)
-    run = _Run(config, accelerator)  # what does not fit together fails before anything is written
+    # What does not fit together fails before anything is written.
+    run = _Run(config, accelerator, make_network)
     finished = on_main(accelerator, lambda: open_run_directory(config))
     if finished is not None:
         return finished
@@ -94,14 +99,16 @@ def train(config: RunConfig, on_epoch: OnEpoch | None = None) -> RunResult:
 class _Run:
     """Everything a run consists of, and where it stands."""
 
-    def __init__(self, config: RunConfig, accelerator: Accelerator) -> None:
+    def __init__(
+        self, config: RunConfig, accelerator: Accelerator, make_network: MakeNetwork
+    ) -> None:
         self.config, self.accelerator = config, accelerator
         self.checkpoints = config.run_dir / "checkpoints"
         self.progress = Progress()
 
         set_seed(config.seed)
         self.data = _read(config, accelerator).to(accelerator.device)
-        self.network = Network(config, self.data)
+        self.network = make_network(config, self.data)
         loader = train_loader(
             self.data.train, loader_batch(config, accelerator, len(self.data.train))
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
 from recipes.canvas import COLOURS, GREYS, heat_map, new_figure, svg_text
+
+Values = Sequence[float | None]
+"""Of a measure, over epochs."""
 
 
 def head_colours(heads: Sequence[str]) -> dict[str, str]:
@@ -51,7 +55,7 @@ def collapse_curves(heads: Mapping[str, Any], measures: Mapping[str, str]) -> st
     for ax in axes[len(measures) :]:
         ax.set_axis_off()
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 5))
     return svg_text(figure)
 
 
@@ -95,16 +99,21 @@ def savings_bars(heads: Mapping[str, Any], baseline: str) -> str:
 
 
 def _line(
-    ax: Axes, epochs: Sequence[int], curve: Mapping[str, Sequence[float]], name: str, colour: str
+    ax: Axes, epochs: Sequence[int], curve: Mapping[str, Values], name: str, colour: str
 ) -> None:
     style = "--" if name == "learned-norm" else "-"
-    ax.plot(epochs, curve["mean"], style, color=colour, label=name)
-    ax.fill_between(epochs, curve["low"], curve["high"], color=colour, alpha=0.13, linewidth=0)
+    # A line has a gap where a measure is not defined.
+    mean, low, high = (
+        [math.nan if value is None else value for value in curve[key]]
+        for key in ("mean", "low", "high")
+    )
+    ax.plot(epochs, mean, style, color=colour, label=name)
+    ax.fill_between(epochs, low, high, color=colour, alpha=0.13, linewidth=0)
 
 
-def _logarithmic_where_positive(ax: Axes, curves: Sequence[Sequence[float]]) -> None:
+def _logarithmic_where_positive(ax: Axes, curves: Sequence[Values]) -> None:
     """A fixed head's measures are 0 up to rounding: keep these at the foot of the plot."""
-    real = [value for curve in curves for value in curve if value > 1e-6]
+    real = [value for curve in curves for value in curve if value is not None and value > 1e-6]
     if not real or min(real) > 0.2 * max(real):
         ax.set_ylim(bottom=0)
         return

@@ -37,6 +37,17 @@ class LearnedHead(nn.Module):
         logits = self.linear(features).split(list(self.tasks.values()), dim=-1)
         return dict(zip(self.tasks, logits, strict=True))
 
+    def linears(self) -> nn.ModuleDict:
+        """Copies of the classifier as one linear layer a task, without the normalisation."""
+        sizes = list(self.tasks.values())
+        linears = nn.ModuleDict()
+        for task, weight, bias in zip(
+            self.tasks, self.weight.split(sizes), self.bias.split(sizes), strict=True
+        ):
+            linears[task] = nn.Linear(weight.shape[1], len(weight), device=weight.device)
+            linears[task].load_state_dict({"weight": weight, "bias": bias})
+        return linears
+
     @property
     def weight(self) -> Tensor:
         """Class vectors, shape (sum K_t, d)."""

@@ -86,12 +86,12 @@ def share_buffers(network: nn.Module) -> None:
 
 
 def tracker_scalars(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested values flattened to "a/b" names, since trackers take scalars only."""
+    """Nested values flattened to "a/b" names, since trackers take scalars only; without None."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, dict):
             flat |= tracker_scalars(value, f"{prefix}{name}/")
-        else:
+        elif value is not None:
             flat[prefix + name] = value if isinstance(value, int | float | str) else str(value)
     return flat
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from etf_heads.collapse import MultiSourceCollapse, MultiTaskCollapse
 from recipes.data import ImageData, ImageSet, has_own_samples
 from recipes.network import Network
+from recipes.storage import json_values
 
 BATCH = 1000
 """Images at a time; without gradients there is room for many."""
@@ -53,6 +54,7 @@ def measure(accelerator: Accelerator, network: Network, data: ImageData) -> dict
     Returns:
         JSON values: ``train`` and ``test`` (samples, loss, accuracy by task, these two over the
         images that have a label of the task), and ``collapse``.
+        What is not defined is None, such as the angles of class vectors that are still zero.
     """
     network.eval()
     train, features = _measure_split(accelerator, network, data.train, list(data.tasks))
@@ -62,7 +64,7 @@ def measure(accelerator: Accelerator, network: Network, data: ImageData) -> dict
         data.tasks, network.head.weight, network.head.bias, features, own_samples=own_samples
     )
     network.train()
-    return {"train": train, "test": test, "collapse": collapse}
+    return json_values({"train": train, "test": test, "collapse": collapse})
 
 
 def _measure_split(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from recipes import figures
-from recipes.comparison import Summary
+from recipes.comparison import LEVELS, Summary
 from recipes.page import origin, settings_in_words, write_page
 
 MEASURES = {
@@ -43,6 +43,12 @@ NOTES = {
 }
 """What the measures of fixed heads, and their class vectors, say: of S_NC and of M_NC."""
 
+_REACHED = {
+    "test_error": "test accuracy of at least",
+    "s_nc1_ratio": "S_NC1 of at most",
+    "s_nc4": "S_NC4 of at most",
+}
+
 Line = tuple[str, ...]
 
 
@@ -55,12 +61,12 @@ def table(summary: Summary) -> list[Line]:
 
     return [
         ("", *summary["heads"]),
-        line("test accuracy", lambda h: _percent(h["accuracy"])),
+        line("test accuracy", lambda h: percent(h["accuracy"])),
         *(
-            line(f"  of {task}", lambda h, task=task: _percent(h["accuracy_by_task"][task]))
+            line(f"  of {task}", lambda h, task=task: percent(h["accuracy_by_task"][task]))
             for task in summary["tasks"]
         ),
-        line("  less learned's, in points", lambda h: _points(h["difference"])),
+        line("  less learned's, in points", lambda h: points(h["difference"])),
         line("epochs to learned's accuracy", lambda h: _reached(h["to_target"], "epochs")),
         line("seconds to it", lambda h: _reached(h["to_target"], "seconds")),
         line("seconds of training", lambda h: f"{h['train_seconds']['mean']:.1f}"),
@@ -74,6 +80,22 @@ def table(summary: Summary) -> list[Line]:
             for name, title in _measured(summary).items()
         ),
     ]
+
+
+def reach_table(summary: Summary) -> list[Line]:
+    """Lines of text: a level each, then epochs until a head's runs reached it; the first as above.
+
+    A heading stands above the levels of each curve.
+    """
+    lines: list[Line] = [("epochs until", *summary["heads"])]
+    for name, levels in summary["reach"].items():
+        lines.append((_REACHED[name], *[""] * len(summary["heads"])))
+        for level in levels:
+            number = level["level"]
+            text = f"{100 * (1 - number):g}%" if name == "test_error" else f"{number:g}"
+            cells = (_reached(reach, "epochs") for reach in level["heads"].values())
+            lines.append((f"  {text}", *cells))
+    return lines
 
 
 def terminal_table(lines: Sequence[Line]) -> str:
@@ -96,7 +118,7 @@ def verdict(summary: Summary) -> str:
         return "Only learned heads were trained."
     head, learned = summary["heads"][name], summary["heads"][summary["baseline"]]
     difference = head["difference"]
-    points = _points(difference)
+    less = points(difference)
     if difference["half"] is None:
         sense = "with one seed, no more can be said"
     elif difference["mean"] - difference["half"] > 0:
@@ -106,7 +128,7 @@ def verdict(summary: Summary) -> str:
     else:
         sense = "no difference that the seeds can tell"
     return (
-        f"The fixed head “{name}” ends {points} percentage points from the learned head in test "
+        f"The fixed head “{name}” ends {less} percentage points from the learned head in test "
         f"accuracy (n = {difference['n']}, paired by seed, 95% interval): {sense}. It has "
         f"{head['counts']['head_parameters']:,} head parameters where the learned head has "
         f"{learned['counts']['head_parameters']:,}."
@@ -133,6 +155,14 @@ def _context(summary: Summary) -> dict[str, Any]:
             "mean (Student's t); differences are paired by seed, in percentage points. Head time "
             f"is forward, loss, backward and AdamW of the head alone at batch size "
             f"{settings['batch_size']} and {settings['features']} features, median."
+        ),
+        "reach": reach_table(summary)[1:],
+        "reach_note": (
+            "First epoch at whose end a run had come so far, averaged over the runs that had; in "
+            "parentheses their number where it is not all. Runs are measured between epochs, so "
+            f"a single number is an epoch coarse. Levels are the {LEVELS} lowest of 1, 0.5, 0.2, "
+            "0.1, ... (of the test error: 1 less accuracy) that at least one head reached with "
+            "every seed."
         ),
         "colours": figures.head_colours(list(heads)),
         "seeds": summary["seeds"],
@@ -161,7 +191,7 @@ def _cards(summary: Summary) -> list[dict[str, str]]:
     slower = head["cost"]["median"] / summary["heads"][peer]["cost"]["median"] - 1
     state = learned["counts"]["optimizer_state_bytes"] - head["counts"]["optimizer_state_bytes"]
     return [
-        {"value": _points(head["difference"]), "label": f"points of test accuracy, {name}"},
+        {"value": points(head["difference"]), "label": f"points of test accuracy, {name}"},
         {
             "value": f"{learned['counts']['head_parameters']:,} → "
             f"{head['counts']['head_parameters']:,}",
@@ -193,19 +223,24 @@ def _head_share(head: Mapping[str, Any]) -> float:
     return head["counts"]["head_parameters"] / head["counts"]["model_parameters"]
 
 
-def _percent(value: Mapping[str, Any]) -> str:
+def percent(value: Mapping[str, Any]) -> str:
+    """Mean and half-width of an interval, in percent."""
     return f"{value['mean']:.2%}" + (
         "" if value["half"] is None else f" ± {100 * value['half']:.2f}"
     )
 
 
-def _points(value: Mapping[str, Any]) -> str:
+def points(value: Mapping[str, Any]) -> str:
+    """The same of a difference, in percentage points with a sign."""
     spread = "" if value["half"] is None else f" ± {100 * value['half']:.2f}"
     return f"{100 * value['mean']:+.2f}{spread}"
 
 
-def _start_to_end(curve: Mapping[str, Sequence[float]]) -> str:
-    return f"{curve['mean'][0]:.2g} → {curve['mean'][-1]:.2g}"
+def _start_to_end(curve: Mapping[str, Sequence[float | None]]) -> str:
+    first, last = (
+        "–" if value is None else f"{value:.2g}" for value in (curve["mean"][0], curve["mean"][-1])
+    )
+    return f"{first} → {last}"
 
 
 def _reached(reach: Mapping[str, Any], unit: str) -> str:

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_model
+from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from recipes.config import RunConfig
+from recipes.data import ImageData
+from recipes.network import Network
 from recipes.storage import read_json, write_json
 
 CONFIG, RESULT, WEIGHTS = "config.json", "result.json", "model.safetensors"
@@ -103,6 +105,13 @@ def write_weights(network: nn.Module, run_dir: Path) -> Path:
     beside = path.with_name(f".{path.name}.partial")
     save_model(network, str(beside))
     return beside.replace(path)
+
+
+def trained_network(config: RunConfig, data: ImageData) -> Network:
+    """The network that a finished run left, on the device of the data."""
+    network = Network(config, data)
+    load_model(network, str(config.run_dir / WEIGHTS))
+    return network.to(data.train.images.device)
 
 
 def class_cosines(weight: Tensor, tasks: Mapping[str, int]) -> list[list[float]] | None:

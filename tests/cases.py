@@ -157,3 +157,16 @@ def features(case: HeadCase, *shape: int, dtype: torch.dtype = torch.float64) ->
     generator = torch.Generator().manual_seed(11)
     size = (*shape, case.in_features)
     return torch.randn(size, generator=generator, dtype=torch.float64).to(dtype)
+
+
+def observed(
+    tasks: Any, size: int = 32, dim: int = 12, seed: int = 0, dtype: torch.dtype = torch.float64
+) -> tuple[torch.Tensor, Any]:
+    """A batch for heads that observe: features (size, dim), and labels in the form of the tasks."""
+    generator = torch.Generator().manual_seed(seed)
+    h = torch.randn(size, dim, generator=generator, dtype=torch.float64).to(dtype)
+    if isinstance(tasks, int):
+        return h, torch.randint(tasks, (size,), generator=generator)
+    sizes = tasks.values() if isinstance(tasks, dict) else tasks
+    labels = [torch.randint(k, (size,), generator=generator) for k in sizes]
+    return h, dict(zip(tasks, labels, strict=True)) if isinstance(tasks, dict) else labels

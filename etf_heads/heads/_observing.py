@@ -14,8 +14,7 @@ from etf_heads._tasks import Tasks, TaskSpec, class_count, positive_int
 from etf_heads.heads._base import Head
 from etf_heads.heads._running_means import (
     RunningClassMeans,
-    class_sums,
-    sum_over_processes,
+    class_sums_of_all,
 )
 
 
@@ -91,7 +90,7 @@ class ObservingHead(Head):
 
         Raises:
             ValueError: if labels or features are not as above, or not finite, or out of range;
-                nothing is taken in then.
+                nothing is taken in then. Every process gets one, whichever has that batch.
         """
         self._check_size(features)
         if self.norm is not None:
@@ -133,8 +132,7 @@ class ObservingHead(Head):
         """Take a batch in; the geometry derived from it, where one was due."""
         if not self.gradient:
             features = features.detach()
-        batch = sum_over_processes(*class_sums(features, labels, self.tasks))
-        means = self.running.update(*batch)
+        means = self.running.update(*class_sums_of_all(features, labels, self.tasks))
         if self.update_every > 1 and (int(self.running.updates) - 1) % self.update_every:
             return None
         derived = self._derive(self.running.centred(means))

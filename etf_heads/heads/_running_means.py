@@ -129,13 +129,56 @@ def class_sums(features: Tensor, labels: Labels, tasks: Tasks) -> tuple[Tensor, 
     return torch.cat(sums), torch.cat(counts)
 
 
-def sum_over_processes(sums: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-    """The same of all processes together, in one differentiable exchange; of one, unchanged."""
-    ready = distributed.is_available() and distributed.is_initialized()
-    if not ready or distributed.get_world_size() == 1:
+def class_sums_of_all(features: Tensor, labels: Labels, tasks: Tasks) -> tuple[Tensor, Tensor]:
+    """:func:`class_sums` over the batches of all processes; where one refuses its batch, all do.
+
+    Raises:
+        ValueError: in every process, if the batch of any is not as it should be.
+    """
+    if _processes() == 1:
+        return class_sums(features, labels, tasks)
+    try:
+        sums, counts = class_sums(features, labels, tasks)
+    except ValueError as error:
+        wide = at_least_float32(features.dtype)
+        nothing = features.new_zeros(tasks.total, features.shape[-1], dtype=wide)
+        return sum_over_processes(nothing, nothing[:, 0], error)
+    return sum_over_processes(sums, counts)
+
+
+def sum_over_processes(
+    sums: Tensor, counts: Tensor, refusal: ValueError | None = None
+) -> tuple[Tensor, Tensor]:
+    """The same of all processes together, in one differentiable exchange; of one, unchanged.
+
+    Args:
+        sums: (C, d).
+        counts: (C,).
+        refusal: why this process has nothing to add. That there is one travels with the sums: had
+            it been raised before them, the other processes would wait for this one.
+
+    Raises:
+        ValueError: the refusal; in the other processes, one that says where it was.
+    """
+    if _processes() == 1:
         return sums, counts
-    together = _AllReduce.apply(torch.cat([sums, counts[:, None]], dim=1))
-    return together[:, :-1], together[:, -1].detach()
+    refused = counts.new_zeros(_processes())
+    refused[distributed.get_rank()] = refusal is not None
+    parts = [sums.flatten(), counts, refused]
+    total, counts, refused = _AllReduce.apply(torch.cat(parts)).split([len(p) for p in parts])
+    if refusal is not None:
+        raise refusal
+    if ranks := refused.nonzero().flatten().tolist():
+        raise ValueError(
+            f"the batch of process {', '.join(map(str, ranks))} was refused, for what its own "
+            "error says: no process took in its batch"
+        )
+    return total.view_as(sums), counts.detach()
+
+
+def _processes() -> int:
+    ready = distributed.is_available() and distributed.is_initialized()
+    return distributed.get_world_size() if ready else 1
 
 
 class _AllReduce(torch.autograd.Function):

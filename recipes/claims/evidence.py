@@ -8,14 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from accelerate.utils import set_seed
-from safetensors.torch import load_model
 
 from recipes.claims.claim import Claim, Record, Size
 from recipes.config import PRESETS, RunConfig
-from recipes.data import DATASETS, ImageData, load_data
-from recipes.network import Network
-from recipes.result import WEIGHTS, RunResult
+from recipes.data import DATASETS, load_data
+from recipes.result import RunResult, trained_network
 from recipes.storage import read_json, write_json
 
 EXAMINED = "examined.json"
@@ -106,17 +103,9 @@ def _examined(claim: Claim, config: RunConfig, result: RunResult) -> Any:
         return None
     if state.is_main_process and not file.exists():
         data = load_data(config.data, config)
-        write_json(file, claim.examine(trained_network(config, data), data, result))
+        write_json(file, claim.examine(trained_network(config, data).eval(), data, result))
     state.wait_for_everyone()
     return read_json(file)
-
-
-def trained_network(config: RunConfig, data: ImageData) -> Network:
-    """The network that a finished run left, in evaluation mode."""
-    set_seed(config.seed)
-    network = Network(config, data)
-    load_model(network, str(config.run_dir / WEIGHTS))
-    return network.eval()
 
 
 def seeds_of(records: Sequence[Record]) -> list[int]:

@@ -7,15 +7,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from accelerate.utils import set_seed
-from safetensors.torch import load_model
 from torch import Tensor
 
 from recipes.comparison import interval
 from recipes.config import RunConfig
 from recipes.data import ImageSet, load_data
 from recipes.network import Network
-from recipes.result import WEIGHTS, RunResult
+from recipes.result import RunResult, trained_network
 from recipes.verification.effective import (
     closed_form,
     effective_lambdas,
@@ -68,10 +66,7 @@ def examine(config: RunConfig, share: float, result: RunResult) -> SweepRun:
         result: what it left.
     """
     data = load_data(config.data, config)
-    set_seed(config.seed)
-    network = Network(config, data)
-    load_model(network, str(config.run_dir / WEIGHTS))
-    network.eval()
+    network = trained_network(config, data).eval()
     _, logits = _evaluate(network, data.test)
     right = (logits.argmax(-1) == data.test.labels).double().mean(1)
     same = _same(data.test)

@@ -7,27 +7,17 @@ import pickle
 import pytest
 import safetensors.torch
 import torch
-from torch import distributed, multiprocessing
 from torch.nn import functional as F
 
 from etf_heads import ClassMeanHead, CompoundETFHead, ETFHead, NearestETFHead
 from etf_heads.geometry import nearest_etf, simplex_gram
 from tests.cases import all_logits
+from tests.cases import observed as batch
 
 F64 = torch.float64
 TASKS = {"shape": 4, "colour": 3}
 both_heads = pytest.mark.parametrize("make", [NearestETFHead, ClassMeanHead])
 each_spec = pytest.mark.parametrize("tasks", [4, [4, 3], TASKS], ids=str)
-
-
-def batch(tasks, size=32, dim=12, seed=0, dtype=F64):
-    generator = torch.Generator().manual_seed(seed)
-    h = torch.randn(size, dim, generator=generator, dtype=F64).to(dtype)
-    if isinstance(tasks, int):
-        return h, torch.randint(tasks, (size,), generator=generator)
-    sizes = tasks.values() if isinstance(tasks, dict) else tasks
-    labels = [torch.randint(k, (size,), generator=generator) for k in sizes]
-    return h, dict(zip(tasks, labels, strict=True)) if isinstance(tasks, dict) else labels
 
 
 def plain_means(h, y, classes):
@@ -332,39 +322,6 @@ def test_a_compiled_training_step_equals_the_eager_one(make):
         (got,) = torch.autograd.grad(ours.square().sum(), h)
         (wanted,) = torch.autograd.grad(expected.square().sum(), h)
         torch.testing.assert_close(got, wanted)
-
-
-def train_one_step(rank, size, place, results):
-    if size > 1:
-        distributed.init_process_group(
-            "gloo", init_method=f"file://{place}", rank=rank, world_size=size
-        )
-    h, y = batch(TASKS, 31)
-    body = torch.nn.Linear(12, 12, dtype=F64)
-    with torch.no_grad():
-        body.weight.copy_(torch.eye(12) + torch.arange(12) / 10)
-        body.bias.zero_()
-    head = NearestETFHead(12, TASKS, gradient=True, dtype=F64)
-    head.observe(h[: 0 if rank else 4], {t: v[: 0 if rank else 4] for t, v in y.items()})
-    mine = slice(rank * 13, 13 if size > 1 and rank == 0 else None)  # 13 and 18, unevenly
-    logits = head(body(h[mine]), {t: v[mine] for t, v in y.items()})
-    losses = [F.cross_entropy(z, y[t][mine], reduction="sum") for t, z in logits.items()]
-    sum(losses).backward()
-    gradient = body.weight.grad
-    if size > 1:
-        distributed.all_reduce(gradient)
-        distributed.destroy_process_group()
-    state = {name: value.clone() for name, value in head.state_dict().items()}
-    safetensors.torch.save_file(state | {"gradient": gradient}, f"{results}/{rank}-of-{size}")
-
-
-def test_two_processes_make_the_head_and_the_gradient_of_one(tmp_path):
-    train_one_step(0, 1, None, tmp_path)
-    multiprocessing.spawn(train_one_step, (2, tmp_path / "rendezvous", tmp_path), nprocs=2)
-    expected = safetensors.torch.load_file(tmp_path / "0-of-1")
-    for rank in range(2):
-        found = safetensors.torch.load_file(tmp_path / f"{rank}-of-2")
-        torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
 
 
 # --- bad input

@@ -1,3 +1,4 @@
+import json
 import math
 
 import pytest
@@ -5,7 +6,7 @@ from recipe_checks import Page
 
 from recipes.comparison import compare, interval
 from recipes.config import PRESETS
-from recipes.report import table, terminal_table, verdict, write_report
+from recipes.report import reach_table, table, terminal_table, verdict, write_report
 from recipes.result import RunResult
 
 pytestmark = pytest.mark.recipes
@@ -79,6 +80,55 @@ def test_time_to_the_baselines_accuracy_counts_runs_that_reach_it(summary):
     assert (reach["reached"], reach["of"]) == (1, 2)  # seed 1 ends below 0.98
     assert (reach["epochs"]["mean"], reach["seconds"]["mean"]) == (1, 2.0)
     assert summary["heads"]["learned"]["to_target"]["epochs"]["mean"] == 2
+
+
+def test_epochs_to_levels_that_a_head_reached_with_every_seed(summary):
+    # Errors of learned: .90 .10 .04 and .90 .08 .02, of compound: .90 .04 .03 and .90 .03 .025;
+    # of the ladder, 0.02 is reached by one seed only.
+    reach = summary["reach"]
+    assert [level["level"] for level in reach["test_error"]] == [0.5, 0.2, 0.1, 0.05]
+    assert [level["level"] for level in reach["s_nc4"]] == [5, 2, 1, 0.5]
+    epochs = {
+        head: [level["heads"][head]["epochs"]["mean"] for level in reach["test_error"]]
+        for head in ("learned", "compound")
+    }
+    assert epochs == {"learned": [1, 1, 1, 2], "compound": [1, 1, 1, 1]}
+
+
+def test_levels_that_not_all_seeds_reach_are_marked():
+    runs = [finished_run("learned", seed, [0.1, a]) for seed, a in enumerate([0.9, 0.99])]
+    runs += [finished_run("compound", seed, [0.1, 0.99]) for seed in range(2)]
+    runs += [finished_run("nearest", seed, [0.1, 0.2]) for seed in range(2)]
+    lines = reach_table(compare(runs, "learned", dict.fromkeys(("learned", "compound", "nearest"))))
+    assert lines[0] == ("epochs until", "learned", "compound", "nearest")
+    assert ("test accuracy of at least", "", "", "") in lines
+    assert ("  99%", "1.0 (1 of 2)", "1.0", "not reached") in lines
+
+
+def test_a_measure_that_is_not_defined_before_training(tmp_path):
+    run = finished_run("learned", 0, [0.1, 0.9, 0.95])
+    run.history[0]["collapse"]["s_nc4"] = None
+    other = finished_run("compound", 0, [0.1, 0.9, 0.95], learned=False)
+    cost = {"median": 1e-3}
+    summary = compare([run, other], "learned", {"learned": cost, "compound": cost})
+    assert summary["heads"]["learned"]["curves"]["s_nc4"]["mean"] == [None, 1 / 2, 1 / 3]
+    assert json.dumps(summary, allow_nan=False)
+    cells = {line[0]: line[1:] for line in table(summary)}
+    assert cells["S_NC4, start → end"] == ("– → 0.33", "1 → 0.33")
+    assert summary["reach"]["s_nc4"][2] == {  # 1, which compound has from the start
+        "level": 1.0,
+        "heads": {
+            "learned": summary["reach"]["s_nc4"][3]["heads"]["learned"],
+            "compound": {
+                "reached": 1,
+                "of": 1,
+                "epochs": {"mean": 0.0, "half": None, "n": 1},
+                "seconds": {"mean": 0.0, "half": None, "n": 1},
+            },
+        },
+    }
+    write_report(summary, tmp_path / "report.html")
+    assert "nan" not in (tmp_path / "report.html").read_text().lower()
 
 
 def test_table_has_a_column_a_head(summary):

@@ -15,10 +15,11 @@ from tensorboard.backend.event_processing import event_accumulator as reader
 from recipes.data import multi_digits
 from recipes.engine import train
 from recipes.heads import HEADS
-from recipes.launch import make_accelerator
+from recipes.launch import make_accelerator, tracker_scalars
 from recipes.measure import measure
 from recipes.network import Network
 from recipes.result import RunResult, class_cosines
+from recipes.storage import write_json
 
 pytestmark = pytest.mark.recipes
 ROOT = Path(__file__).parents[2]
@@ -162,6 +163,26 @@ def test_two_processes_measure_what_one_measures(result, tmp_path):
     assert flat(two.history[-1]) == pytest.approx(flat(one), rel=1e-4)
     assert two.history[-1]["train"]["samples"] == 10_000
     assert two.history[-1]["test"]["samples"] == 2_000
+
+
+def test_what_is_not_defined_is_null(tmp_path):
+    config = replace(SHORT, output=tmp_path / "run", head="class-mean")
+    result = train(config)
+    assert RunResult.read(config.run_dir) == result
+    text = (config.run_dir / "result.json").read_text()
+    json.loads(text, parse_constant=pytest.fail)  # called for NaN and infinities only
+    start, end = (row["collapse"] for row in result.history)
+    assert start["s_nc4"] is None  # all class vectors are zero
+    assert all(math.isfinite(value) for value in end.values())
+    assert tracker_scalars({"collapse": start}).keys() == {
+        f"collapse/{name}" for name, value in start.items() if value is not None
+    }
+
+
+def test_json_refuses_what_it_does_not_have(tmp_path):
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_json(tmp_path / "a.json", {"a": math.nan})
+    assert not (tmp_path / "a.json").exists()
 
 
 def test_settings_that_do_not_fit_are_refused_before_anything_is_written(tmp_path):

@@ -1,0 +1,1 @@
+"""Fixed heads in the place of learned ones, in networks that are trained already."""

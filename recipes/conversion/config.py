@@ -1,0 +1,49 @@
+"""What the command line of ``recipes/convert.py`` can ask for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from recipes.config import CompareConfig, RunConfig
+from recipes.conversion.swap import CONVERSIONS, KEPT
+
+LearnedName = Literal["learned", "learned-norm"]
+
+
+@dataclass(frozen=True)
+class ConvertConfig(CompareConfig):
+    """Train learned heads, swap them for fixed ones, and measure before, after, and fine-tuned.
+
+    Attributes:
+        heads: the learned heads to train.
+        rates: learning rates of the epoch of fine-tuning, each from the same start; they rise and
+            fall as in training.
+        output: directory of the runs, convert.json and convert.html; by default runs/PRESET.
+            With --resume, learned runs that compare.py finished there are taken as they are.
+    """
+
+    heads: tuple[LearnedName, ...] = ("learned", "learned-norm")
+    rates: tuple[float, ...] = (1e-3, 1e-2)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.rates or len(set(self.rates)) < len(self.rates) or not min(self.rates) > 0:
+            raise ValueError(f"rates={self.rates}: at least one is needed, above 0, and none twice")
+
+    def fine_tunings(self, trained: RunConfig) -> list[tuple[str, RunConfig]]:
+        """How the head of a finished run is swapped, and the settings of the epoch after it."""
+        return [
+            (
+                way,
+                replace(
+                    trained,
+                    head=trained.head if way == KEPT else "compound",
+                    epochs=1,
+                    lr=rate,
+                    output=trained.run_dir / "converted" / f"{way}-lr{rate:g}",
+                ),
+            )
+            for rate in self.rates
+            for way in (KEPT, *CONVERSIONS)
+        ]

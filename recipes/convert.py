@@ -1,0 +1,63 @@
+"""Swap trained heads for fixed ones: ``accelerate launch recipes/convert.py PRESET``.
+
+Trains networks with learned heads, puts fixed ones in their place, and measures test accuracy
+before, right after, and after one epoch of fine-tuning. Writes the runs, ``convert.json`` and
+``convert.html`` under ``runs/PRESET``, and prints a table. On one process ``python
+recipes/convert.py PRESET`` is the same; with ``--resume`` it takes the learned runs that
+``compare.py`` finished there. ``--help`` after the preset explains every setting.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from accelerate import PartialState
+
+from recipes.comparison import shared_settings
+from recipes.config import parse_config
+from recipes.conversion.config import ConvertConfig
+from recipes.conversion.report import convert_table, convert_verdict, write_convert_report
+from recipes.conversion.summary import Converted, converted, summarise
+from recipes.conversion.swap import swapped
+from recipes.engine import train
+from recipes.provenance import commit
+from recipes.report import terminal_table
+from recipes.result import RunResult
+from recipes.storage import write_json
+
+
+def main() -> None:
+    """Train, convert and fine-tune what the command line says, and put it side by side."""
+    config = parse_config(ConvertConfig)
+    try:
+        trained = [(run, train(run)) for run in config.runs()]
+        found = [
+            converted(result, way, tuning, train(tuning, make_network=swapped(run, way)))
+            for run, result in trained
+            for way, tuning in config.fine_tunings(run)
+        ]
+    except (FileExistsError, ValueError) as error:
+        sys.exit(f"error: {error}")
+    state = PartialState()
+    if state.is_main_process:
+        _report(config, found, trained[0][1])
+    state.wait_for_everyone()
+    state.destroy_process_group()
+
+
+def _report(config: ConvertConfig, found: list[Converted], first: RunResult) -> None:
+    summary = summarise(found) | {
+        "seeds": list(config.seeds),
+        "settings": shared_settings(first),
+        "provenance": first.provenance,
+        "converted": commit(),
+    }
+    write_json(config.report_dir / "convert.json", summary)
+    page = config.report_dir / "convert.html"
+    write_convert_report(summary, page)
+    table = terminal_table(convert_table(summary))
+    print(f"\n{table}\n\n{convert_verdict(summary)}\n\npage: {page}")
+
+
+if __name__ == "__main__":
+    main()
