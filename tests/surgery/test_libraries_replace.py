@@ -149,6 +149,7 @@ def test_transformers_own_loss():
         model(ids, labels=labels)
     with pytest.raises(ValueError, match=r"were expected: .* ask with return_dict=True"):
         model(ids, return_dict=False, output_hidden_states=True)
+    assert replace_head(model, 7)(ids, labels=labels).loss.isfinite()
 
 
 def test_a_head_over_tokens():

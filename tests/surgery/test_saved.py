@@ -143,6 +143,15 @@ def test_a_killed_save_leaves_the_former_file(path, monkeypatch):
     assert path.read_bytes() == before
 
 
+def test_a_file_is_moved_into_place_and_not_written_over(path):
+    save_model(network(), path)
+    before, former = path.read_bytes(), path.with_name("former")
+    former.hardlink_to(path)
+    save_model(network(ETFHead(16, 5)), path)
+    assert former.read_bytes() == before != path.read_bytes()
+    assert {entry.name for entry in path.parent.iterdir()} == {"former", path.name}
+
+
 def told(path):
     with safetensors.safe_open(path, "pt") as file:
         return json.loads(file.metadata()["etf_heads"])
