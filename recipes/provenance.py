@@ -17,6 +17,7 @@ PACKAGES = (
     "torchvision",
     "accelerate",
     "geoopt",
+    "pymanopt",
     "torchmetrics",
     "timm",
     "scikit-learn",
