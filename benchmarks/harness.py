@@ -59,21 +59,21 @@ def write_result(path: Path, device: str, values: Mapping[str, Any]) -> None:
 
 
 def in_own_process(
-    measure: Callable[..., dict[str, Any]], *arguments: Any, limit: float | None = None
+    measure: Callable[..., dict[str, Any]], *, limit: float | None = None, **arguments: Any
 ) -> dict[str, Any]:
-    """``measure(*arguments)`` in a fresh process, so that no memory and no threads are there.
+    """``measure(**arguments)`` in a fresh process, which has nothing in memory yet.
 
     Args:
         measure: a function of a module, with JSON values as arguments.
-        arguments: of it.
         limit: seconds after which the process is stopped.
+        arguments: of the function.
 
     Returns:
         What it returned; or ``stopped``, or ``failed``, with the reason.
     """
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_report_to, args=(sender, measure, *arguments))
+    process = context.Process(target=_report_to, args=(sender, measure, arguments))
     process.start()
     sender.close()
     try:
@@ -88,9 +88,11 @@ def in_own_process(
         process.join()
 
 
-def _report_to(sender: Connection, measure: Callable[..., Any], *arguments: Any) -> None:
+def _report_to(
+    sender: Connection, measure: Callable[..., Any], arguments: Mapping[str, Any]
+) -> None:
     try:
-        sender.send(measure(*arguments))
+        sender.send(measure(**arguments))
     except Exception as error:  # noqa: BLE001 - told, whatever it is; the other entries go on
         sender.send({"failed": f"{type(error).__name__}: {error}"})
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import jinja2
 
-
 HERE = Path(__file__).parent
 
 
