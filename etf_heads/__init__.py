@@ -12,7 +12,7 @@ from etf_heads.heads import (
     ETFHead,
     NearestETFHead,
 )
-from etf_heads.surgery import replace_head
+from etf_heads.surgery import replace_head, savings
 
 __version__ = "0.1.0"
 
@@ -23,4 +23,5 @@ __all__ = [
     "ETFHead",
     "NearestETFHead",
     "replace_head",
+    "savings",
 ]
