@@ -28,7 +28,8 @@ AdamW and of a ResNet-18 on 32 x 32 images (forward and backward, no optimiser).
 Times are medians over at least --seconds seconds of calls, or of one call that takes longer.
 Memory is the peak resident size of the process above what it had before the solver, in bytes (on
 a GPU, its peak allocation), inputs not counted. Use OMP_NUM_THREADS to fix the number of CPU
-threads: with other work on the machine, one is steadiest. The result is JSON with commit, versions, device and date.
+threads: with other work on the machine, one is steadiest. The result is JSON with commit,
+versions, device and date.
 """
 
 from __future__ import annotations
