@@ -57,7 +57,7 @@ def write_benchmarks_page(
     """
     context = {
         "title": "What fixed heads save, and what they cost",
-        "verdict": " ".join(section.verdict for section, _ in sections.values()),
+        "verdict": "Every section says what its numbers say, and where and when they were made.",
         "cards": [
             {"value": section.card[0], "label": section.card[1]} for section, _ in sections.values()
         ],

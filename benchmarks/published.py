@@ -133,11 +133,11 @@ def published() -> list[dict[str, Any]]:
 def _row(figure: Published) -> dict[str, Any]:
     with torch.device("meta"):
         model = figure.build(figure.classes)
-        before = model_costs(model).parameters
+        before = model_costs(model, "SGD").parameters
         (classifier,) = _classifier(model).values()
         figure.change(model, figure.classes)
     (head,) = _classifier(model).values()
-    saved = before - model_costs(model).parameters
+    saved = before - model_costs(model, "SGD").parameters
     return {
         "source": figure.source,
         "architecture": figure.architecture,

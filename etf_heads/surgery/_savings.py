@@ -57,7 +57,7 @@ class Savings:
         """All of it in one line, for a log."""
         parts = (
             f"{title} {getattr(self.before, name):,} -> {getattr(self.after, name):,}"
-            f" ({_less(self.percent[name])})"
+            + (f" ({_less(self.percent[name])})" if self.percent[name] is not None else "")
             for name, title in _TITLES.items()
         )
         return f"{'; '.join(parts)}; {self.before.optimizer}"

@@ -1,12 +1,12 @@
 import math
 
 import pytest
-from recipe_checks import Page
 
 from recipes.comparison import compare, interval
 from recipes.config import PRESETS
 from recipes.report import table, terminal_table, verdict, write_report
 from recipes.result import RunResult
+from tests.html_page import Page
 
 pytestmark = pytest.mark.recipes
 
