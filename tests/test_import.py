@@ -5,7 +5,10 @@ import sys
 
 import etf_heads
 
-OPTIONAL = ("torchmetrics", "geoopt", "sklearn", "accelerate", "timm", "torchvision", "matplotlib")
+OPTIONAL = (
+    *("torchmetrics", "geoopt", "sklearn", "accelerate", "matplotlib"),
+    *("timm", "torchvision", "transformers"),
+)
 
 
 def test_import_loads_no_optional_library():

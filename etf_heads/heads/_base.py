@@ -167,7 +167,7 @@ class Head(Specified):
         learned = "learned from " if isinstance(self.scale, nn.Parameter) else ""
         return (
             f"in_features={self.in_features}, out_features={self.out_features}, "
-            f"bias={self.bias is not None}, scale={learned}{self._initial_scale:g}"
+            f"bias={self.bias is not None}, scale={learned}{self.options()['scale']:g}"
         )
 
 
@@ -189,6 +189,8 @@ class FixedHead(Head):
             raise ValueError(
                 f"the code has {code.columns} columns, the orientation {orientation.columns}"
             )
+        if code.rows != tasks.total:
+            raise ValueError(f"the code has {code.rows} rows, the tasks {tasks.total} classes")
         super().__init__(orientation.in_features, tasks, **options)
         self.orientation = orientation
         self.code = code

@@ -65,7 +65,11 @@ def from_spec(spec: Any, in_features: int) -> Head:
         True
     """
     head = make(_without(spec, "frame"), in_features=in_features)
-    if not isinstance(head, Head) or head.in_features != in_features:
+    if (
+        not isinstance(head, Head)
+        or head.in_features != in_features
+        or (head.one_task and len(head.tasks) > 1)
+    ):
         raise ValueError(f"not the specification of a head of {in_features} features: {spec!r:.80}")
     return head
 
@@ -98,14 +102,14 @@ def check_frame(head: Head, spec: Any) -> None:
 def _fingerprint(head: Head) -> Tensor:
     """(4, 4) numbers of order one that turning or permuting the class vectors changes."""
     device = head._like.device
-    features = _probe(head.in_features, device)
-    classes = _probe(head.out_features, device) / head.out_features**0.5
-    return (head.scores(features) @ classes.mT).cpu()
+    dtype = torch.float32 if device.type == "mps" else torch.float64  # which MPS has not
+    scores = head.scores(_probe(head.in_features).to(device, dtype)).cpu().double()
+    return scores @ _probe(head.out_features).mT / head.out_features**0.5
 
 
-def _probe(size: int, device: torch.device) -> Tensor:
-    rows = torch.arange(1, _PROBES + 1, dtype=torch.float64, device=device)[:, None]
-    entries = torch.arange(1, size + 1, dtype=torch.float64, device=device)
+def _probe(size: int) -> Tensor:
+    rows = torch.arange(1, _PROBES + 1, dtype=torch.float64, device="cpu")[:, None]
+    entries = torch.arange(1, size + 1, dtype=torch.float64, device="cpu")
     # Quadratic phases: no period, no generator whose draws a version of torch may change.
     return torch.cos(entries * (entries + rows) * 1.618033988749895)
 

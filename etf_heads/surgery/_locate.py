@@ -16,22 +16,24 @@ Classifier = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d | Head | HeadAdapter
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _SHOWN = 12  # candidates in an error message
 
-# Of torchvision and transformers; in a container the last layer is the classifier.
-_NAMES = (
-    "fc",
+# Names of torchvision and transformers; in a container the last layer is the classifier. Only the
+# first that a model has counts: another of these names may be a hidden layer before it.
+_FIRST = (
     "classifier",
-    "head",
-    "heads",
+    "cls_classifier",
+    "fc",
     "score",
     "logits_proj",
     "classification_head",
+    "heads",
+    "head",
     "sequence_summary.summary",
     "perceiver.decoder.decoder.final_layer",
-    # second classifiers: distilled, auxiliary, of another resolution
-    "dist_head",
-    "cls_classifier",
+)
+_FURTHER = (  # distilled, auxiliary, of another resolution
     "distillation_classifier",
     "classifier_distill",
+    "dist_head",
     "aux1",
     "aux2",
     "AuxLogits",
@@ -69,9 +71,16 @@ def find_heads(model: nn.Module, at: str | Sequence[str] | None = None) -> dict[
     for name in names:
         found.update(_last_layer(model, name))
     if not found:
-        raise ValueError(f"{type(model).__name__}: no classifier found. {_way_out(model)}")
+        raise ValueError(
+            f"{type(model).__name__}: no classifier found (models built with num_classes=0 have "
+            f"none). {_way_out(model)}"
+        )
     for name, layer in found.items():
-        _check_pointwise(name, layer)
+        if not _is_pointwise(layer):
+            raise ValueError(
+                f"{name!r} is {layer}: only a convolution with kernel 1, stride 1 and one group "
+                "classifies feature vectors"
+            )
     return found
 
 
@@ -112,7 +121,8 @@ def _known_names(model: nn.Module) -> list[str]:
             f"{_way_out(model)}"
         )
     modules = dict(model.named_modules(remove_duplicate=False))
-    return [name for name in _NAMES if name in modules]
+    first = [name for name in _FIRST if name in modules and any(_layers(modules[name]))]
+    return first[:1] + [name for name in _FURTHER if name in modules]
 
 
 def _timm_names(model: nn.Module, configured: str | Sequence[str]) -> list[str]:
@@ -154,19 +164,16 @@ def _layers(module: nn.Module, name: str = "") -> Iterator[tuple[str, Classifier
         yield from _layers(child, f"{name}.{key}" if name else key)
 
 
-def _check_pointwise(name: str, layer: Classifier) -> None:
-    if isinstance(layer, CONVOLUTIONS) and (
-        any(size != 1 for size in (*layer.kernel_size, *layer.stride, layer.groups))
-        or any(layer.padding)
-    ):
-        raise ValueError(
-            f"{name!r} is {layer}: only a convolution with kernel 1, stride 1 and one group "
-            "classifies feature vectors"
-        )
+def _is_pointwise(layer: Classifier) -> bool:
+    if not isinstance(layer, CONVOLUTIONS):
+        return True
+    # "same" and "valid" add nothing to a kernel of 1.
+    unpadded = isinstance(layer.padding, str) or not any(layer.padding)
+    return unpadded and {*layer.kernel_size, *layer.stride, layer.groups} == {1}
 
 
 def _way_out(model: nn.Module) -> str:
-    layers = list(_layers(model))
+    layers = [(name, layer) for name, layer in _layers(model) if _is_pointwise(layer)]
     if not layers:
         return "It has no linear layer."
     listing = "\n".join(f"  {name!r}: {layer}" for name, layer in layers[-_SHOWN:])

@@ -91,14 +91,14 @@ def replace_head(
     """
     layers = find_heads(model, at)
     _check_untied(model, layers)
-    heads = {
-        name: _head(name, layer, head_or_tasks, aligned, options) for name, layer in layers.items()
-    }
     if isinstance(head_or_tasks, nn.Module) and len(layers) > 1:
         raise ValueError(
             f"{type(model).__name__} has {len(layers)} classifiers, {', '.join(layers)}: give a "
             "function that makes a head for each, or name one with at"
         )
+    heads = {
+        name: _head(name, layer, head_or_tasks, aligned, options) for name, layer in layers.items()
+    }
     outputs = _task_outputs(layers, heads)
     before = width_and_classes(next(iter(layers.values())))[1]
     for name, layer in layers.items():

@@ -25,7 +25,7 @@ def next_in_sequence(model: nn.Module, name: str) -> str | None:
     parent = model.get_submodule(prefix)
     if not name or not isinstance(parent, nn.Sequential):
         return None
-    keys = [key for key, _ in parent.named_children()]
+    keys = list(parent._modules)  # named_children() leaves out a module's second place
     after = keys[keys.index(key) + 1 :][:1]
     if not after:
         return next_in_sequence(model, prefix)
