@@ -20,23 +20,27 @@ from recipes.storage import write_json
 RESULTS = Path(__file__).parent / "results"
 
 
-def command_line(name: str, description: str | None) -> argparse.ArgumentParser:
-    """A parser with ``--device`` and ``--output``.
+def command_line(
+    name: str, description: str | None, *, device: bool = True
+) -> argparse.ArgumentParser:
+    """A parser with ``--output`` and ``--device``.
 
     Args:
         name: of the benchmark, and of its result file.
         description: the module's docstring.
+        device: whether it runs on a device of the user's choice.
     """
     parser = argparse.ArgumentParser(
         prog=f"python -m benchmarks.{name}",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--device",
-        default="cuda" if torch.cuda.is_available() else "cpu",
-        help="cpu, cuda, ... (default: a GPU if there is one)",
-    )
+    if device:
+        parser.add_argument(
+            "--device",
+            default="cuda" if torch.cuda.is_available() else "cpu",
+            help="cpu, cuda, ... (default: a GPU if there is one)",
+        )
     parser.add_argument(
         "--output",
         type=Path,

