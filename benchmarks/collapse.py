@@ -17,22 +17,24 @@ The two-pass ways would in practice also run the network twice, which is not cou
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from benchmarks.harness import (
+    command_line,
+    in_own_process,
+    peak,
+    reset_peak,
+    timings,
+    write_result,
+)
 from etf_heads.collapse import SingleTaskCollapse
-from recipes.provenance import provenance
 
-HERE = Path(__file__).parent
 SIZES = ((10, 512), (100, 512), (1000, 2048))
 METHODS = ("read", "trace", "full", "matmul", "float64", "outer")
 POOL = 4096  # distinct samples in memory, read over and over
@@ -101,10 +103,10 @@ def measure_one(
     method: str,
     *,
     classes: int,
-    dim: int,
+    features: int,
     samples: int,
-    batch: int,
     seconds: float,
+    batch: int,
     device: str,
     clock: str,
     threads: int,
@@ -112,67 +114,36 @@ def measure_one(
     """Time one method here and now: passes over ``samples`` until ``seconds`` are spent."""
     torch.manual_seed(0)
     torch.set_num_threads(threads)
-    now = CLOCKS[clock]
-    features = torch.randn(POOL, dim, device=device)
+    inputs = torch.randn(POOL, features, device=device)
     labels = torch.randint(classes, (POOL,), device=device)
 
     def batches(total: int = samples) -> Iterator[tuple[Tensor, Tensor]]:
         for start in range(0, total, batch):
             rows = slice(start % POOL, start % POOL + batch)
-            yield features[rows], labels[rows]
+            yield inputs[rows], labels[rows]
 
     for dtype in (torch.float32, torch.float64):
         small = torch.ones(256, 256, dtype=dtype, device=device)
         float((small @ small).sum())  # the matrix library takes its own memory at its first use
     before = reset_peak(device)
-    RUNS[method](lambda: batches(batch), classes, dim, device)  # warm up
-    times: list[float] = []
-    while sum(times) < seconds and len(times) < 5:
-        start = now()
-        RUNS[method](batches, classes, dim, device)  # ends with a number on the CPU
-        times.append(now() - start)
+    RUNS[method](lambda: batches(batch), classes, features, device)  # warm up
+    times = timings(
+        lambda: RUNS[method](batches, classes, features, device),
+        device,
+        seconds=seconds,
+        most=5,
+        now=CLOCKS[clock],
+    )
     return {
-        "method": method,
-        "classes": classes,
-        "features": dim,
-        "samples": samples,
         "seconds": times,
         "samples_per_second": samples / statistics.median(times),
         "peak_memory_bytes": peak(device) - before,
     }
 
 
-def reset_peak(device: str) -> int:
-    """Bytes in use now; the peak is counted from here."""
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        return torch.cuda.memory_allocated()
-    Path("/proc/self/clear_refs").write_text("5")  # resets the resident high-water mark (Linux)
-    return peak(device)
-
-
-def peak(device: str) -> int:
-    """Most bytes in use since :func:`reset_peak`."""
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated()
-    status = Path("/proc/self/status").read_text()
-    line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) * 1024
-
-
-def arguments() -> argparse.Namespace:
+def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.collapse",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--device",
-        choices=("cpu", "cuda"),
-        default="cuda" if torch.cuda.is_available() else "cpu",
-        help="where features and statistics live (default: a GPU if there is one)",
-    )
+    parser = command_line("collapse", __doc__)
     parser.add_argument("--batch", type=int, default=256, help="samples a batch (default 256)")
     parser.add_argument(
         "--samples",
@@ -187,12 +158,6 @@ def arguments() -> argparse.Namespace:
         help="repeat a run up to five times or until so much time is spent; the median counts",
     )
     parser.add_argument(
-        "--output",
-        type=Path,
-        default=HERE / "results" / "collapse.json",
-        help="JSON file to write (default: benchmarks/results/collapse.json)",
-    )
-    parser.add_argument(
         "--clock",
         choices=tuple(CLOCKS),
         default="wall",
@@ -205,46 +170,29 @@ def arguments() -> argparse.Namespace:
         default=torch.get_num_threads(),
         help="CPU threads of PyTorch (default: its own choice)",
     )
-    parser.add_argument("--one", help=argparse.SUPPRESS)  # one measurement, in its own process
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
-def in_own_process(**what: Any) -> dict[str, Any]:
-    """:func:`measure_one` in a fresh process, so that no memory is there already."""
-    command = [sys.executable, "-m", "benchmarks.collapse", "--one", json.dumps(what)]
-    done = subprocess.run(  # noqa: S603 - this very file
-        command, cwd=HERE.parent, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        return {**what, "failed": done.stderr.strip().splitlines()[-1:]}
-    result: dict[str, Any] = json.loads(done.stdout)
-    return result
+def measure(options: argparse.Namespace, **what: Any) -> dict[str, Any]:
+    """An entry of the result, measured in a process of its own."""
+    setting = {name: getattr(options, name) for name in ("batch", "device", "clock", "threads")}
+    found = in_own_process(measure_one, **what, **setting)
+    return {name: value for name, value in what.items() if name != "seconds"} | found
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measure everything, print a table, write the JSON."""
-    options = arguments()
-    if options.one:
-        print(json.dumps(measure_one(**json.loads(options.one))))
-        return
+    options = options_of(arguments)
     results = []
     print(f"{'K':>5} {'d':>5} {'method':>7} {'samples/s':>12} {'peak MiB':>9} {'at 4x':>7}")
     for classes, dim in SIZES:
         for method in METHODS:
-            common = {
-                "method": method,
-                "classes": classes,
-                "dim": dim,
-                "batch": options.batch,
-                "device": options.device,
-                "clock": options.clock,
-                "threads": options.threads,
-            }
             # A sample's cost is the same in every batch; outer products would take minutes.
             samples = options.samples // 8 if method == "outer" else options.samples
-            result = in_own_process(**common, samples=samples, seconds=options.seconds)
+            what = {"method": method, "classes": classes, "features": dim}
+            result = measure(options, **what, samples=samples, seconds=options.seconds)
             if method in ("trace", "full"):
-                longer = in_own_process(**common, samples=4 * options.samples, seconds=0.001)
+                longer = measure(options, **what, samples=4 * options.samples, seconds=0.001)
                 result["peak_memory_bytes_at_4x_samples"] = longer.get("peak_memory_bytes")
             results.append(result)
             print(row(result), flush=True)
@@ -259,16 +207,13 @@ def main() -> None:
         print(size, {name: round(value, 4) for name, value in ratio.items()})
     report = {
         "question": "What does measuring collapse cost?",
-        "provenance": provenance(options.device),
         "batch": options.batch,
         "clock": options.clock,
         "threads": options.threads,
         "results": results,
         "throughput_ratios": ratios,
     }
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(report, indent=1) + "\n")
-    print("written to", options.output)
+    write_result(options.output, options.device, report)
 
 
 def speed(results: list[dict[str, Any]], classes: int, method: str) -> float:
@@ -281,15 +226,13 @@ def speed(results: list[dict[str, Any]], classes: int, method: str) -> float:
 
 def row(result: dict[str, Any]) -> str:
     """A line of the table."""
+    what = f"{result['classes']:5} {result['features']:5} {result['method']:>7}"
     if "failed" in result:
-        return f"{result['classes']:5} {result['dim']:5} {result['method']:>7} {result['failed']}"
+        return f"{what} {result['failed']}"
     mib = result["peak_memory_bytes"] / 2**20
     later = result.get("peak_memory_bytes_at_4x_samples")
     grown = f"{later / 2**20:7.0f}" if later is not None else ""
-    return (
-        f"{result['classes']:5} {result['features']:5} {result['method']:>7} "
-        f"{result['samples_per_second']:12.0f} {mib:9.0f} {grown}"
-    )
+    return f"{what} {result['samples_per_second']:12.0f} {mib:9.0f} {grown}"
 
 
 if __name__ == "__main__":

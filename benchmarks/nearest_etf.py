@@ -26,27 +26,19 @@ Last, the cost of a training step of the heads, on a batch of 128, beside that o
 AdamW and of a ResNet-18 on 32 x 32 images (forward and backward, no optimiser).
 
 Times are medians over at least --seconds seconds of calls, or of one call that takes longer.
-Memory is the growth of the process's peak resident size, in bytes (on a GPU, of its peak
-allocation), inputs not counted. Use OMP_NUM_THREADS to fix the number of CPU threads: with other
-work on the machine, one is steadiest. The result is JSON with commit, versions, device and date.
+Memory is the peak resident size of the process above what it had before the solver, in bytes (on
+a GPU, its peak allocation), inputs not counted. Use OMP_NUM_THREADS to fix the number of CPU
+threads: with other work on the machine, one is steadiest. The result is JSON with commit,
+versions, device and date.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
-import json
 import math
-import multiprocessing
-import resource
-import sys
-import time
 import warnings
 from collections import deque
-from collections.abc import Callable
-from importlib.metadata import version
-from multiprocessing.connection import Connection
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Any
 
@@ -54,6 +46,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.harness import (
+    command_line,
+    in_own_process,
+    peak,
+    reset_peak,
+    timings,
+    write_result,
+)
 from etf_heads import ClassMeanHead, ETFHead, NearestETFHead
 from etf_heads.geometry import (
     helmert_contract,
@@ -62,35 +62,33 @@ from etf_heads.geometry import (
     riemannian_polar,
     simplex_scale,
 )
-from recipes.provenance import provenance
 
 SHAPES = ((64, 10), (512, 10), (512, 100), (2048, 1000))
-RESULT = Path(__file__).parent / "results" / "nearest_etf.json"
 BATCH = 128
 TOLERANCE = 1e-8  # the norm of the Riemannian gradient at which rivals stop
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measure what the command line says, and write it."""
-    options = _options()
-    result: dict[str, Any] = {"provenance": _provenance(options.device), "limit_s": options.limit}
-    result["solvers"] = []
-    result["training_step"] = []
+    options = _options(arguments)
+    result: dict[str, Any] = {"limit_s": options.limit, "solvers": [], "training_step": []}
     for dim, classes in options.shapes:
         for solver in SOLVERS:
-            entry = _in_own_process(measure_solver, options, solver, dim, classes)
-            result["solvers"].append(entry)
-            _show(entry)
+            result["solvers"].append(_entry(measure_solver, options, solver, dim, classes))
         for head in HEADS:
-            entry = _in_own_process(measure_step, options, head, dim, classes)
-            result["training_step"].append(entry)
-            _show(entry)
-    entry = _in_own_process(measure_step, options, "resnet18", 512, 100)
-    result["training_step"].append(entry)
+            result["training_step"].append(_entry(measure_step, options, head, dim, classes))
+    result["training_step"].append(_entry(measure_step, options, "resnet18", 512, 100))
+    write_result(options.output, options.device, result)
+
+
+def _entry(
+    measure: Callable[..., Any], options: argparse.Namespace, name: str, dim: int, classes: int
+) -> dict[str, Any]:
+    what = {"name": name, "dim": dim, "classes": classes}
+    setting = {"device": options.device, "seconds": options.seconds}
+    entry = what | in_own_process(measure, limit=options.limit, **what, **setting)
     _show(entry)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(result, indent=1) + "\n")
-    print(f"written to {options.out}")
+    return entry
 
 
 # --- solvers: class means (K, d) -> frame (K, d)
@@ -198,10 +196,10 @@ def measure_solver(name: str, dim: int, classes: int, device: str, seconds: floa
     if name == "polar-float32":
         means = means.float()
     solve(means[:3, :8])  # what libraries set up once
-    before, last = _peak(device), deque[Tensor](maxlen=1)
+    before, last = reset_peak(device), deque[Tensor](maxlen=1)
     forward = _time(lambda: last.append(solve(means)), device, seconds)
     entry: dict[str, Any] = {"forward": forward}
-    entry["memory"] = _peak(device) - before
+    entry["memory"] = peak(device) - before
     if name.startswith("polar"):
         upstream = torch.ones_like(means)
 
@@ -209,7 +207,7 @@ def measure_solver(name: str, dim: int, classes: int, device: str, seconds: floa
             solve(means.requires_grad_()).backward(upstream)
 
         forward_backward()
-        entry["memory_forward_backward"] = _peak(device) - before
+        entry["memory_forward_backward"] = peak(device) - before
         entry["forward_backward"] = _time(forward_backward, device, seconds)
     centred = exact - exact.mean(0)
     frame, best = last[0].detach(), nearest_etf(exact)
@@ -273,63 +271,8 @@ def measure_step(name: str, dim: int, classes: int, device: str, seconds: float)
 
 
 def _time(call: Callable[[], Any], device: str, seconds: float) -> dict[str, Any]:
-    times: list[float] = []
-    while not times or (sum(times) < seconds and len(times) < 1000):
-        start = time.perf_counter()
-        call()
-        if torch.device(device).type == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
+    times = timings(call, device, seconds=seconds, most=1000)
     return {"median_s": median(times), "min_s": min(times), "n": len(times)}
-
-
-def _peak(device: str) -> int:
-    if torch.device(device).type == "cuda":
-        return torch.cuda.max_memory_allocated()
-    kibibyte = 1 if sys.platform == "darwin" else 1024  # what the unit is there
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * kibibyte
-
-
-def _in_own_process(
-    measure: Callable[..., Any],
-    options: argparse.Namespace,
-    name: str,
-    dim: int,
-    classes: int,
-) -> dict[str, Any]:
-    entry: dict[str, Any] = {"name": name, "dim": dim, "classes": classes}
-    context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    arguments = (sender, measure, name, dim, classes, options.device, options.seconds)
-    process = context.Process(target=_report_to, args=arguments)
-    process.start()
-    sender.close()
-    try:
-        if receiver.poll(options.limit):
-            return entry | receiver.recv()
-        return entry | {"stopped": f"did not finish in {options.limit:g} s"}
-    except EOFError:
-        return entry | {"failed": "the process ended without a result"}
-    finally:
-        process.kill()
-        process.join()
-
-
-def _report_to(sender: Connection, measure: Callable[..., Any], *arguments: Any) -> None:
-    try:
-        sender.send(measure(*arguments))
-    except ModuleNotFoundError as error:
-        sender.send({"failed": str(error)})
-
-
-def _provenance(device: str) -> dict[str, Any]:
-    found = provenance(device)
-    found["packages"] |= {
-        name: version(name)
-        for name in ("geoopt", "pymanopt", "torchvision")
-        if importlib.util.find_spec(name)
-    }
-    return found
 
 
 def _show(entry: dict[str, Any]) -> None:
@@ -342,18 +285,14 @@ def _show(entry: dict[str, Any]) -> None:
     print(f"{entry['dim']}x{entry['classes']} {entry['name']}: {times | rest}", flush=True)
 
 
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = command_line("nearest_etf", __doc__)
     parser.add_argument(
         "--shapes", nargs="+", type=_shape, default=SHAPES, metavar="DxK", help="sizes to measure"
     )
     parser.add_argument("--limit", type=float, default=120, help="seconds for each measurement")
     parser.add_argument("--seconds", type=float, default=1, help="least time spent on one timing")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, ...")
-    parser.add_argument("--out", type=Path, default=RESULT, help="where the JSON goes")
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
 def _shape(text: str) -> tuple[int, int]:

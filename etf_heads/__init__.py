@@ -12,7 +12,7 @@ from etf_heads.heads import (
     ETFHead,
     NearestETFHead,
 )
-from etf_heads.surgery import replace_head
+from etf_heads.surgery import narrow_features, replace_head, savings
 
 __version__ = "0.1.0"
 
@@ -22,5 +22,7 @@ __all__ = [
     "CorrelatedETFHead",
     "ETFHead",
     "NearestETFHead",
+    "narrow_features",
     "replace_head",
+    "savings",
 ]

@@ -8,18 +8,23 @@ from typing import Any
 
 import jinja2
 
+HERE = Path(__file__).parent
 
-def write_page(template: str, context: Mapping[str, Any], path: Path) -> None:
+
+def write_page(
+    template: str, context: Mapping[str, Any], path: Path, *, templates: Path = HERE
+) -> None:
     """Render a page; everything in it is inside the one file.
 
     Args:
-        template: path below ``recipes/``. Every page takes ``title``, ``verdict``, ``cards``
+        template: path below ``templates``. Every page takes ``title``, ``verdict``, ``cards``
             (``value`` and ``label`` each) and ``facts`` (how it was measured).
         context: what the template takes; escaped unless the template says otherwise.
         path: the file.
+        templates: the folder of the template, which extends those of ``recipes/``.
     """
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        loader=jinja2.FileSystemLoader([templates, HERE]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
     )
@@ -29,13 +34,16 @@ def write_page(template: str, context: Mapping[str, Any], path: Path) -> None:
 def origin(provenance: Mapping[str, Any]) -> dict[str, str]:
     """Facts of a page: what :func:`recipes.provenance.provenance` says, in words."""
     packages = ", ".join(f"{name} {version}" for name, version in provenance["packages"].items())
-    precision = provenance.get("mixed_precision")
+    device = [provenance["device"]]
+    if "processes" in provenance:
+        device.append(f"{provenance['processes']} process(es)")
+    device.append(f"{provenance['cpu_threads']} CPU threads")
+    if provenance.get("mixed_precision"):
+        device.append(f"precision {provenance['mixed_precision']}")
     return {
         "commit": str(provenance["commit"]),
         "date": provenance["date"],
-        "device": f"{provenance['device']}, {provenance['processes']} process(es), "
-        f"{provenance['cpu_threads']} CPU threads"
-        + (f", precision {precision}" if precision else ""),
+        "device": ", ".join(device),
         "packages": f"{packages}, Python {provenance['python']}",
     }
 

@@ -18,6 +18,7 @@ PACKAGES = (
     "pillow",
     "accelerate",
     "geoopt",
+    "pymanopt",
     "torchmetrics",
     "timm",
     "scikit-learn",

@@ -73,8 +73,8 @@ def table(summary: Summary) -> list[Line]:
         line("head and loss, ms a step", lambda h: f"{h['cost']['median'] * 1e3:.2f}"),
         line("head parameters", lambda h: f"{h['counts']['head_parameters']:,}"),
         line("model parameters", lambda h: f"{h['counts']['model_parameters']:,}"),
-        line("checkpoint", lambda h: _bytes(h["counts"]["checkpoint_bytes"])),
-        line("optimiser state", lambda h: _bytes(h["counts"]["optimizer_state_bytes"])),
+        line("checkpoint", lambda h: bytes_in_words(h["counts"]["checkpoint_bytes"])),
+        line("optimiser state", lambda h: bytes_in_words(h["counts"]["optimizer_state_bytes"])),
         *(
             line(f"{title}, start → end", lambda h, name=name: _start_to_end(h["curves"][name]))
             for name, title in _measured(summary).items()
@@ -140,6 +140,15 @@ def write_report(summary: Summary, path: Path) -> None:
     write_page("report.html.jinja", _context(summary), path)
 
 
+def bytes_in_words(count: float) -> str:
+    """A number of bytes in a decimal unit, such as 1.5 MB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000 or unit == "GB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    raise AssertionError
+
+
 def _context(summary: Summary) -> dict[str, Any]:
     heads, settings = summary["heads"], summary["settings"]
     baseline = heads[summary["baseline"]]
@@ -198,7 +207,7 @@ def _cards(summary: Summary) -> list[dict[str, str]]:
             "label": "head parameters",
         },
         {"value": f"{slower:+.0%}", "label": f"time in head and loss a step, to {peer}"},
-        {"value": f"−{_bytes(state)}", "label": "optimiser state"},
+        {"value": f"−{bytes_in_words(state)}", "label": "optimiser state"},
     ]
 
 
@@ -248,11 +257,3 @@ def _reached(reach: Mapping[str, Any], unit: str) -> str:
         return "not reached"
     runs = "" if reach["reached"] == reach["of"] else f" ({reach['reached']} of {reach['of']})"
     return f"{reach[unit]['mean']:.1f}{runs}"
-
-
-def _bytes(count: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000 or unit == "GB":
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    raise AssertionError

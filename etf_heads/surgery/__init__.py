@@ -4,15 +4,23 @@ The libraries that models come from are never imported: models are known by what
 """
 
 from etf_heads.surgery._adapter import HeadAdapter, TaskOutputs
+from etf_heads.surgery._costs import ModelCosts, model_costs
 from etf_heads.surgery._locate import find_heads
+from etf_heads.surgery._narrow import narrow_features
 from etf_heads.surgery._replace import replace_head
 from etf_heads.surgery._saved import load_model, save_model
+from etf_heads.surgery._savings import Savings, savings
 
 __all__ = [
     "HeadAdapter",
+    "ModelCosts",
+    "Savings",
     "TaskOutputs",
     "find_heads",
     "load_model",
+    "model_costs",
+    "narrow_features",
     "replace_head",
     "save_model",
+    "savings",
 ]

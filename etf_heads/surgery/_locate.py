@@ -13,7 +13,7 @@ from etf_heads.surgery._adapter import HeadAdapter
 Classifier = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d | Head | HeadAdapter
 """What a classifier may be now; all have a width d and a number of classes."""
 
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _SHOWN = 12  # candidates in an error message
 
 # Names of torchvision and transformers; in a container the last layer is the classifier. Only the
@@ -86,7 +86,7 @@ def find_heads(model: nn.Module, at: str | Sequence[str] | None = None) -> dict[
 
 def width_and_classes(layer: Any) -> tuple[int, int]:
     """Width d and number of classes K of a layer."""
-    if isinstance(layer, _CONVOLUTIONS):
+    if isinstance(layer, CONVOLUTIONS):
         return layer.in_channels, layer.out_channels
     return layer.in_features, layer.out_features
 
@@ -100,7 +100,7 @@ def channels_first(layer: nn.Module) -> bool:
     """Whether a layer takes features in dimension 1, as convolutions do."""
     if isinstance(layer, HeadAdapter):
         return layer.channels_first
-    return isinstance(layer, _CONVOLUTIONS)
+    return isinstance(layer, CONVOLUTIONS)
 
 
 def names_of(model: nn.Module, module: nn.Module) -> list[str]:
@@ -165,7 +165,7 @@ def _layers(module: nn.Module, name: str = "") -> Iterator[tuple[str, Classifier
 
 
 def _is_pointwise(layer: Classifier) -> bool:
-    if not isinstance(layer, _CONVOLUTIONS):
+    if not isinstance(layer, CONVOLUTIONS):
         return True
     # "same" and "valid" add nothing to a kernel of 1.
     unpadded = isinstance(layer.padding, str) or not any(layer.padding)

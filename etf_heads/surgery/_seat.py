@@ -20,14 +20,16 @@ def seat(model: nn.Module, names: Iterable[str], module: nn.Module) -> None:
 
 
 def next_in_sequence(model: nn.Module, name: str) -> str | None:
-    """The name of the module that an ``nn.Sequential`` runs after this one."""
+    """The name of the module that an ``nn.Sequential``, or one around it, runs after this one."""
     prefix, _, key = name.rpartition(".")
     parent = model.get_submodule(prefix)
-    if not isinstance(parent, nn.Sequential):
+    if not name or not isinstance(parent, nn.Sequential):
         return None
     keys = list(parent._modules)  # named_children() leaves out a module's second place
     after = keys[keys.index(key) + 1 :][:1]
-    return f"{prefix}.{after[0]}".removeprefix(".") if after else None
+    if not after:
+        return next_in_sequence(model, prefix)
+    return f"{prefix}.{after[0]}".removeprefix(".")
 
 
 def unclip(model: nn.Module, name: str) -> None:

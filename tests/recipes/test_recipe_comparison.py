@@ -2,12 +2,12 @@ import json
 import math
 
 import pytest
-from recipe_checks import Page
 
 from recipes.comparison import compare, interval
 from recipes.config import PRESETS
 from recipes.report import reach_table, table, terminal_table, verdict, write_report
 from recipes.result import RunResult
+from tests.html_page import Page
 
 pytestmark = pytest.mark.recipes
 

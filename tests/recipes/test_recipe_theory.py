@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from recipe_checks import Page, scans_of
+from recipe_checks import scans_of
 
 from etf_heads.theory import binary_cosine
 from recipes.data import SHARES, TRAIN_BINARY, binary_digits
@@ -25,6 +25,7 @@ from recipes.verification.grid_report import grid_table, grid_verdict, write_gri
 from recipes.verification.images import SweepRun, summarise
 from recipes.verification.images_report import images_table, images_verdict, write_images_report
 from recipes.verification.problems import general, grid, two_binary_tasks
+from tests.html_page import Page
 
 pytestmark = pytest.mark.recipes
 ROOT = Path(__file__).parents[2]

@@ -1,0 +1,143 @@
+"""What all benchmarks share: the command line, a process of its own, clocks, peak memory, JSON."""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import resource
+import sys
+import time
+from collections.abc import Callable, Mapping
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from recipes.provenance import provenance
+from recipes.storage import write_json
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def command_line(
+    name: str, description: str | None, *, device: bool = True
+) -> argparse.ArgumentParser:
+    """A parser with ``--output`` and ``--device``.
+
+    Args:
+        name: of the benchmark, and of its result file.
+        description: the module's docstring.
+        device: whether it runs on a device of the user's choice.
+    """
+    parser = argparse.ArgumentParser(
+        prog=f"python -m benchmarks.{name}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    if device:
+        parser.add_argument(
+            "--device",
+            default="cuda" if torch.cuda.is_available() else "cpu",
+            help="cpu, cuda, ... (default: a GPU if there is one)",
+        )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=result_file(name),
+        help=f"JSON file to write (default: benchmarks/results/{name}.json)",
+    )
+    return parser
+
+
+def result_file(name: str) -> Path:
+    """Where a benchmark's result is kept."""
+    return RESULTS / f"{name}.json"
+
+
+def write_result(path: Path, device: str, values: Mapping[str, Any]) -> None:
+    """Write values with their provenance."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {"provenance": provenance(device), **values})
+    print(f"written to {path}")
+
+
+def in_own_process(
+    measure: Callable[..., dict[str, Any]], *, limit: float | None = None, **arguments: Any
+) -> dict[str, Any]:
+    """``measure(**arguments)`` in a fresh process, which has nothing in memory yet.
+
+    Args:
+        measure: a function of a module, with JSON values as arguments.
+        limit: seconds after which the process is stopped.
+        arguments: of the function.
+
+    Returns:
+        What it returned; or ``stopped``, or ``failed``, with the reason.
+    """
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_report_to, args=(sender, measure, arguments))
+    process.start()
+    sender.close()
+    try:
+        if receiver.poll(limit):
+            result: dict[str, Any] = receiver.recv()
+            return result
+        return {"stopped": f"did not finish in {limit:g} s"}
+    except EOFError:
+        return {"failed": "the process ended without a result"}
+    finally:
+        process.kill()
+        process.join()
+
+
+def _report_to(
+    sender: Connection, measure: Callable[..., Any], arguments: Mapping[str, Any]
+) -> None:
+    try:
+        sender.send(measure(**arguments))
+    except Exception as error:  # noqa: BLE001 - told, whatever it is; the other entries go on
+        sender.send({"failed": f"{type(error).__name__}: {error}"})
+
+
+def timings(
+    call: Callable[[], object],
+    device: str,
+    *,
+    seconds: float,
+    most: int,
+    now: Callable[[], float] = time.perf_counter,
+) -> list[float]:
+    """Seconds of each call: at least one, until so many seconds are spent or ``most`` are made."""
+    times: list[float] = []
+    while not times or (sum(times) < seconds and len(times) < most):
+        start = now()
+        call()
+        if torch.device(device).type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(now() - start)
+    return times
+
+
+def reset_peak(device: str) -> int:
+    """Bytes in use now; :func:`peak` counts from here, where the system can do that."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return torch.cuda.memory_allocated(device)
+    clear = Path("/proc/self/clear_refs")
+    if clear.exists():
+        clear.write_text("5")  # resets the resident high-water mark (Linux)
+    return peak(device)
+
+
+def peak(device: str) -> int:
+    """Most bytes in use since :func:`reset_peak`; in the life of the process outside Linux."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    status = Path("/proc/self/status")
+    if status.exists():
+        lines = status.read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,73 @@
+"""All results on one page, from the files in ``benchmarks/results/``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from recipes.page import origin, write_page
+from recipes.report import Line
+
+
+@dataclass(frozen=True)
+class Figure:
+    """An ``<svg>`` element of :func:`recipes.canvas.svg_text`, and what stands below it."""
+
+    svg: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """Lines of text, the first one the head, and what stands below them."""
+
+    lines: Sequence[Line]
+    caption: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """What the page shows of one result.
+
+    Attributes:
+        title: the question.
+        verdict: one sentence that says what the numbers say, computed from them.
+        card: a number for the top of the page, and its label.
+        figures: the pictures.
+        tables: the numbers.
+    """
+
+    title: str
+    verdict: str
+    card: tuple[str, str]
+    figures: Sequence[Figure] = field(default_factory=tuple)
+    tables: Sequence[Table] = field(default_factory=tuple)
+
+
+def write_benchmarks_page(
+    sections: Mapping[str, tuple[Section, Mapping[str, Any]]], path: Path
+) -> None:
+    """Render the page; everything in it is inside the one file.
+
+    Args:
+        sections: sections with the provenance of their numbers, by the name of the benchmark.
+        path: the file.
+    """
+    context = {
+        "title": "What fixed heads save, and what they cost",
+        "verdict": "Every section says what its numbers say, and where and when they were made.",
+        "cards": [
+            {"value": section.card[0], "label": section.card[1]} for section, _ in sections.values()
+        ],
+        "sections": [
+            {"name": name, "section": section, "facts": origin(provenance)}
+            for name, (section, provenance) in sections.items()
+        ],
+        "facts": {
+            name: f"benchmarks/results/{name}.json, measured by python -m benchmarks.{name}"
+            for name in sections
+        },
+    }
+    write_page("benchmarks.html.jinja", context, path, templates=Path(__file__).parent)

@@ -1,0 +1,1 @@
+"""What the page of benchmarks shows of each result."""

@@ -1,0 +1,93 @@
+"""Throughput and memory of measuring collapse."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from benchmarks.charts import Bars, bar_chart
+from benchmarks.page import Figure, Section, Table
+from recipes.report import Line, bytes_in_words
+
+METHODS = {
+    "read": "every feature read once, which nothing can beat",
+    "trace": "one pass, all measures but NC1",
+    "full": "one pass, all measures",
+    "matmul": "two passes over the data, a loop over classes, float32",
+    "float64": "the same in float64, the precision of trace and full",
+    "outer": "the same with a sum of outer products of samples",
+}
+
+
+def section(result: Mapping[str, Any]) -> Section:
+    """Samples a second as bars, with peak memory as a table."""
+    return Section(
+        title="What does measuring collapse cost?",
+        verdict=_verdict(result),
+        card=(_range(result, "float64"), "times the speed of two passes in the same precision"),
+        figures=(Figure(_chart(result["results"]), _caption(result)),),
+        tables=(Table(collapse_table(result["results"]), _table_caption()),),
+    )
+
+
+def collapse_table(results: list[dict[str, Any]]) -> list[Line]:
+    """A line a measurement."""
+    lines: list[Line] = [
+        ("", "K", "d", "samples a second", "peak memory", "with 4 times the samples")
+    ]
+    for row in results:
+        size = (row["method"], f"{row['classes']:,}", f"{row['features']:,}")
+        later = row.get("peak_memory_bytes_at_4x_samples")
+        if _speed(row) is None:
+            lines.append((*size, _reason(row), "–", "–"))
+        else:
+            speed, memory = f"{_speed(row):,.0f}", bytes_in_words(row["peak_memory_bytes"])
+            lines.append((*size, speed, memory, "–" if later is None else bytes_in_words(later)))
+    return lines
+
+
+def _speed(row: Mapping[str, Any]) -> float | None:
+    return row.get("samples_per_second")
+
+
+def _reason(row: Mapping[str, Any]) -> str:
+    return str(row.get("stopped") or row.get("failed"))
+
+
+def _range(result: Mapping[str, Any], other: str) -> str:
+    ratios = [ratio[f"full over {other}"] for ratio in result["throughput_ratios"].values()]
+    known = [ratio for ratio in ratios if ratio == ratio]  # noqa: PLR0124 (nan: it failed)
+    return f"{min(known):.2g} to {max(known):.2g}" if known else "–"
+
+
+def _verdict(result: Mapping[str, Any]) -> str:
+    return (
+        "One pass with the full covariance has "
+        f"{_range(result, 'matmul')} times the throughput of two passes in float32, "
+        f"{_range(result, 'float64')} times that of two passes in float64, and "
+        f"{_range(result, 'outer')} times that of summed outer products."
+    )
+
+
+def _chart(results: list[dict[str, Any]]) -> str:
+    sizes = list(dict.fromkeys((row["classes"], row["features"]) for row in results))
+    panels = []
+    for classes, features in sizes:
+        own = [r for r in results if (r["classes"], r["features"]) == (classes, features)]
+        bars = {"samples a second": [_speed(row) for row in own]}
+        panels.append(Bars(f"K = {classes:,}, d = {features:,}", [r["method"] for r in own], bars))
+    return bar_chart(
+        panels, text=lambda v: f"{v:,.0f}", logarithmic=True, bar=0.17, missing="failed"
+    )
+
+
+def _caption(result: Mapping[str, Any]) -> str:
+    return (
+        f"Samples a second on a logarithmic scale, batches of {result['batch']}, "
+        f"{result['threads']} thread(s), {result['clock']} clock. The network, which two-pass ways "
+        "run twice, is not counted."
+    )
+
+
+def _table_caption() -> str:
+    return "; ".join(f"{name}: {what}" for name, what in METHODS.items()) + "."
