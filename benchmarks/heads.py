@@ -15,12 +15,15 @@ tenth and ninetieth percentile. Peak memory is measured in a process of its own 
 - liger, cce: Liger's fused linear cross-entropy and cut-cross-entropy, each with AdamW, where
               they are installed and the device is a GPU.
 
---compile adds linear and the fixed heads under torch.compile, as NAME-compiled.
+- NAME-compiled: the loss under torch.compile, at two sizes.
+
+Memory is measured where a learned head has a million weights or more.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -46,6 +49,8 @@ FUSED = ("tiled-fused", "hadamard-fused", "canonical-fused")
 FLOORS = ("copy", "ready")
 RIVALS = {"liger": "liger_kernel", "cce": "cut_cross_entropy"}
 COMPILED = ("linear", "tiled", "tiled-fused")
+COMPILED_SIZES = ((256, 512, 1, 100), (256, 2048, 1, 1000))
+LARGE = 1_000_000  # weights of a learned head from which on memory is of interest
 
 SIZES = (
     # batch, d, tasks x classes: one task
@@ -148,12 +153,14 @@ def _rival(name: str) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     )
 
 
-def methods_for(size: Sequence[int], device: str, *, compiled: bool) -> list[str]:
+def methods_for(size: Sequence[int], device: str) -> list[str]:
     """The ways that this size and this machine allow."""
     methods = [*FLOORS, "linear", *ORIENTATIONS, *FUSED]
     if torch.device(device).type == "cuda" and size[2] == 1:
         methods += [name for name, module in RIVALS.items() if find_spec(module)]
-    return methods + [f"{name}-compiled" for name in COMPILED if compiled]
+    if tuple(size) in COMPILED_SIZES:
+        methods += [f"{name}-compiled" for name in COMPILED]
+    return methods
 
 
 def measure_times(
@@ -211,7 +218,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ]
     entries = []
     for size in sizes:
-        methods = methods_for(size, options.device, compiled=options.compile)
+        methods = methods_for(size, options.device)
         times = in_own_process(
             measure_times,
             size=size,
@@ -222,8 +229,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         named = dict(zip(("batch", "dim", "tasks", "classes"), size, strict=True))
         for method in methods:
             timed = times.get(method, times)
-            memory = in_own_process(measure_memory, method=method, size=size, device=options.device)
-            entries.append({**named, "method": method, **timed, "memory": memory})
+            entries.append({**named, "method": method, **timed})
+            if size[1] * size[2] * size[3] >= LARGE:
+                entries[-1]["memory"] = in_own_process(
+                    measure_memory, method=method, size=size, device=options.device
+                )
             print(_line(entries[-1]), flush=True)
     write_result(options.output, options.device, {"steps": entries})
 
@@ -231,8 +241,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _line(entry: dict[str, Any]) -> str:
     size = f"{entry['batch']} x {entry['dim']}, {entry['tasks']} x {entry['classes']}"
     time_text = f"{1e3 * entry['median_s']:.3f} ms" if "median_s" in entry else str(entry)
-    megabytes = entry["memory"].get("bytes", float("nan")) / 1e6
-    return f"{size:24} {entry['method']:20} {time_text:>12} {megabytes:8.1f} MB"
+    memory = f"{entry['memory'].get('bytes', math.nan) / 1e6:8.1f} MB" if "memory" in entry else ""
+    return f"{size:24} {entry['method']:20} {time_text:>12} {memory}"
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -247,7 +257,6 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--seconds", type=float, default=10, help="time for each size (default: %(default)s)"
     )
-    parser.add_argument("--compile", action="store_true", help="torch.compile too: a minute more")
     return parser.parse_args(arguments)
 
 

@@ -7,16 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from recipes.page import origin, write_page
+from recipes.page import Figure, origin, write_page
 from recipes.report import Line
-
-
-@dataclass(frozen=True)
-class Figure:
-    """An ``<svg>`` element of :func:`recipes.canvas.svg_text`, and what stands below it."""
-
-    svg: str
-    caption: str
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,7 @@ class Benchmark:
 
 BENCHMARKS = (
     Benchmark("savings", needs=("timm", "torchvision")),
+    Benchmark("heads"),
     Benchmark("collapse", needs=("torchmetrics",)),
     Benchmark("nearest_etf", needs=("geoopt", "torchvision")),
 )

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
 HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Figure:
+    """An ``<svg>`` element of :func:`recipes.canvas.svg_text`, and what stands below it."""
+
+    svg: str
+    caption: str
 
 
 def write_page(

@@ -12,6 +12,7 @@ from recipes.config import RunConfig
 from recipes.data import ImageData
 from recipes.engine import train
 from recipes.network import Network
+from recipes.page import Figure
 from recipes.result import RunResult
 
 Size = Literal["reduced", "full"]
@@ -86,14 +87,6 @@ class Criterion:
         """All of it, with mean and interval."""
         values = {"values": list(self.values), "holds": self.holds}
         return asdict(self) | values | {"interval": interval(self.values)}
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A picture on the page: SVG text, and what it shows."""
-
-    svg: str
-    caption: str
 
 
 @dataclass(frozen=True, kw_only=True)

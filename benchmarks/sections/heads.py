@@ -1,0 +1,138 @@
+"""Times of a training step in the head, by what the head is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from benchmarks.charts import Bars, bar_chart
+from benchmarks.page import Section, Table
+from recipes.page import Figure
+from recipes.report import Line, bytes_in_words
+
+OURS, THEIRS, FLOOR = "tiled-fused", "linear", "ready"
+SHOWN = (THEIRS, "dense", "tiled", OURS, FLOOR)
+
+Size = tuple[int, int, int, int]
+Times = Mapping[tuple[Size, str], Mapping[str, Any]]
+
+
+def section(result: Mapping[str, Any]) -> Section:
+    """Times as grouped bars; ratios, all times, and memory as tables."""
+    times = {(_size(entry), entry["method"]): entry for entry in result["steps"]}
+    sizes = list(dict.fromkeys(size for size, _ in times))
+    ratios = [r for size in sizes if (r := _ratio(times, size, THEIRS, OURS)) is not None]
+    span = f"{min(ratios):.1f} to {max(ratios):.0f}" if ratios else "–"
+    return Section(
+        title="What does a training step cost in the head?",
+        verdict=_verdict(times, sizes, span),
+        card=(span, "times less time in head, loss and optimiser than nn.Linear with AdamW"),
+        figures=(Figure(_chart(times, sizes), "Median times on a logarithmic scale."),),
+        tables=(
+            Table(ratio_table(times, sizes), _RATIOS),
+            Table(time_table(times, sizes), _TIMES),
+            *_memory(times, sizes),
+        ),
+    )
+
+
+_RATIOS = (
+    f"Ratios of medians, within one process and run. “{OURS}” is a fixed head in the default "
+    "orientation with CompoundCrossEntropy; “ready” is the cross-entropy of logits that exist "
+    "already, which no head can do without."
+)
+_TIMES = (
+    "Milliseconds a step: median, and between parentheses the tenth and ninetieth percentile. "
+    "What each way does: python -m benchmarks.heads --help."
+)
+
+
+def ratio_table(times: Times, sizes: Sequence[Size]) -> list[Line]:
+    """For each size, how the fixed head stands to the learned one and to the floor."""
+    lines: list[Line] = [("", f"{THEIRS} / {OURS}", f"{THEIRS} / tiled", f"{OURS} / {FLOOR}")]
+    for size in sizes:
+        pairs = ((THEIRS, OURS), (THEIRS, "tiled"), (OURS, FLOOR))
+        cells = (_ratio(times, size, *pair) for pair in pairs)
+        lines.append((_words(size), *("–" if r is None else f"{r:.3g}" for r in cells)))
+    return lines
+
+
+def time_table(times: Times, sizes: Sequence[Size]) -> list[Line]:
+    """A line a way, a column a size."""
+    methods = dict.fromkeys(method for _, method in times)
+    return [
+        ("", *(_words(size) for size in sizes)),
+        *((method, *(_cell(times.get((size, method))) for size in sizes)) for method in methods),
+    ]
+
+
+def _memory(times: Times, sizes: Sequence[Size]) -> list[Table]:
+    large = [
+        size for size in sizes if any(s == size and "memory" in e for (s, _), e in times.items())
+    ]
+    if not large:
+        return []
+    methods = dict.fromkeys(method for size, method in times if size in large)
+    lines: list[Line] = [("", *(_words(size) for size in large))]
+    for method in methods:
+        entries = (times.get((size, method), {}) for size in large)
+        lines.append((method, *(_bytes(entry.get("memory")) for entry in entries)))
+    return [Table(lines, "Peak memory of a step above what is in memory before it is set up.")]
+
+
+def _bytes(memory: Mapping[str, Any] | None) -> str:
+    if memory is None:
+        return "–"
+    return bytes_in_words(memory["bytes"]) if "bytes" in memory else _reason(memory)
+
+
+def _cell(entry: Mapping[str, Any] | None) -> str:
+    if entry is None:
+        return "–"
+    if "median_s" not in entry:
+        return _reason(entry)
+    low, middle, high = (1e3 * entry[key] for key in ("low_s", "median_s", "high_s"))
+    return f"{middle:.3g} ({low:.3g}–{high:.3g})"
+
+
+def _reason(entry: Mapping[str, Any]) -> str:
+    return str(entry.get("stopped") or entry.get("failed") or "–")
+
+
+def _median(times: Times, size: Size, method: str) -> float | None:
+    return times.get((size, method), {}).get("median_s")
+
+
+def _ratio(times: Times, size: Size, above: str, below: str) -> float | None:
+    high, low = _median(times, size, above), _median(times, size, below)
+    return high / low if high and low else None
+
+
+def _verdict(times: Times, sizes: Sequence[Size], span: str) -> str:
+    floors = [r for size in sizes if (r := _ratio(times, size, OURS, FLOOR)) is not None]
+    if not floors:
+        return "Nothing could be measured."
+    return (
+        f"Head, loss and optimiser step of a fixed head take {span} times less time than those of "
+        f"nn.Linear with AdamW, and {min(floors):.1f} to {max(floors):.1f} times that of the "
+        "cross-entropy of logits that are there already; the larger the head, the more it saves."
+    )
+
+
+def _chart(times: Times, sizes: Sequence[Size]) -> str:
+    series = {
+        method: [None if (t := _median(times, size, method)) is None else 1e3 * t for size in sizes]
+        for method in SHOWN
+    }
+    bars = Bars("Milliseconds a step", [_words(size) for size in sizes], series)
+    return bar_chart([bars], text=lambda v: f"{v:.3g} ms", logarithmic=True, missing="failed")
+
+
+def _size(entry: Mapping[str, Any]) -> Size:
+    return entry["batch"], entry["dim"], entry["tasks"], entry["classes"]
+
+
+def _words(size: Size) -> str:
+    batch, dim, tasks, classes = size
+    of = f"{tasks} x {classes} classes" if tasks > 1 else f"K = {classes:,}"
+    return f"{batch} x {dim:,}, {of}"
