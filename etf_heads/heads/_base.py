@@ -13,7 +13,7 @@ from etf_heads._spec import Specified
 from etf_heads._tasks import Tasks
 from etf_heads.codes import Code
 from etf_heads.heads._feature_norm import BatchFeatureNorm, FeatureNorm, feature_norm, norm_name
-from etf_heads.orientation import Orientation
+from etf_heads.orientation import Orientation, StructuredOrientation
 
 
 class Head(Specified):
@@ -111,6 +111,11 @@ class Head(Specified):
         A softmax does not see the constant, nor does the gradient of a loss on it.
         """
         return self.all_logits(features)
+
+    @property
+    def softmax_geometry(self) -> tuple[StructuredOrientation, float] | None:
+        """For losses that need no logits; None for heads that do."""
+        return None
 
     def prepare(self, features: Tensor) -> Tensor:
         """Features as :meth:`scores` takes them: of the right size, normalised."""
@@ -227,6 +232,18 @@ class FixedHead(Head):
         scale = self.scale * self.code.softmax_scale
         logits = self.orientation.project(self.prepare(features), scale)
         return logits if self.bias is None else logits + self.bias.to(logits.dtype)
+
+    @property
+    def softmax_geometry(self) -> tuple[StructuredOrientation, float] | None:
+        """U and s' such that a softmax of the logits is one of s' Uᵀ h, if that is all there is."""
+        if (
+            self.code.softmax_scale is None
+            or isinstance(self.scale, nn.Parameter)
+            or self.bias is not None
+            or not isinstance(self.orientation, StructuredOrientation)
+        ):
+            return None
+        return self.orientation, self.scale * self.code.softmax_scale
 
     def frame(self) -> Tensor:
         """C Uᵀ, shape (sum K_t, d), made on request."""

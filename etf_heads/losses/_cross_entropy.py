@@ -12,8 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from etf_heads._labels import Labels, stack_labels
+from etf_heads._precision import at_least_float32
 from etf_heads._tasks import Tasks
+from etf_heads._tracing import is_traced
 from etf_heads.heads import Head
+from etf_heads.losses._fused import FusedCrossEntropy
 
 _FEW_CLASSES = 16  # a register's worth of numbers side by side: with fewer, a softmax over many
 _MANY_TASKS = 4  # tasks is faster with the tasks' scores side by side instead
@@ -56,6 +59,8 @@ class CompoundCrossEntropy(nn.Module):
 
     Note:
         A task without a labelled sample in the batch counts as 0, where PyTorch's mean is NaN.
+        With one task and a head that stores and learns nothing it differentiates once, and says
+        so; ``reduction="none"`` differentiates as often as you like.
 
     Example:
         >>> from etf_heads import CompoundETFHead
@@ -98,46 +103,59 @@ class CompoundCrossEntropy(nn.Module):
         """The loss of features (..., d) under a head, with labels (...) a task."""
         stacked = stack_labels(labels, head.tasks, tuple(features.shape[:-1]))
         targets = stacked.flatten(0, -2)
-        losses = self._losses(head.all_softmax_logits(features).flatten(0, -2), targets, head.tasks)
-        if self.task_weights is not None:
-            losses = losses * losses.new_tensor(
-                head.tasks.unpack(self.task_weights, "task_weights")
-            )
         if self.reduction == "none":
-            return losses.reshape(stacked.shape)
-        losses = losses / (targets != self.ignore_index).sum(0).clamp(min=1)
-        return losses.sum() if self.reduction == "mean" else losses
+            losses = self._each(head.all_softmax_logits(features), targets, head.tasks)
+            return self._weighted(losses, head.tasks).reshape(stacked.shape)
+        means = self._weighted(self._means(features, head, targets), head.tasks)
+        return means.sum() if self.reduction == "mean" else means
 
-    def _losses(self, logits: Tensor, labels: Tensor, tasks: Tasks) -> Tensor:
-        """Losses (N, T), or their sums (T,), of logits (N, sum K_t) and labels (N, T)."""
-        if len(set(tasks.sizes)) == 1:
+    def _means(self, features: Tensor, head: Head, labels: Tensor) -> Tensor:
+        """Mean losses of the labelled samples, task by task, of labels (N, T): (T,)."""
+        labelled = labels != self.ignore_index
+        counts = labelled.sum(0, dtype=at_least_float32(features.dtype))
+        weights = labelled / counts.clamp(min=1)
+        geometry = head.softmax_geometry if len(head.tasks) == 1 else None
+        if geometry is None or not features.requires_grad or is_traced():
+            losses = self._each(head.all_softmax_logits(features), labels, head.tasks)
+            return (losses * weights).sum(0)
+        prepared = head.prepare(features).flatten(0, -2)
+        chosen = labels.where(labelled, 0)
+        means: Tensor = FusedCrossEntropy.apply(
+            prepared, (chosen, weights), geometry, self.label_smoothing
+        )
+        return means
+
+    def _weighted(self, losses: Tensor, tasks: Tasks) -> Tensor:
+        if self.task_weights is None:
+            return losses
+        return losses * losses.new_tensor(tasks.unpack(self.task_weights, "task_weights"))
+
+    def _each(self, logits: Tensor, labels: Tensor, tasks: Tasks) -> Tensor:
+        """Losses of labels (N, T), zero where there are none; neighbours of one size in one go."""
+        logits = logits.flatten(0, -2)
+        if len(set(tasks.sizes)) == 1:  # slices would be copied in backward
             return self._of_one_size(logits, labels)
         runs = [(len(list(run)), classes) for classes, run in groupby(tasks.sizes)]
         scores = logits.split([count * classes for count, classes in runs], dim=1)
         targets = labels.split([count for count, _ in runs], dim=1)
-        parts = [self._of_one_size(z, y) for z, y in zip(scores, targets, strict=True)]
-        return torch.cat(parts, dim=-1)
+        losses = [self._of_one_size(z, y) for z, y in zip(scores, targets, strict=True)]
+        return torch.cat(losses, dim=1)
 
     def _of_one_size(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The same for n tasks of one size, in one kernel: logits (N, n K), labels (N, n)."""
         count = labels.shape[1]
         grid = logits.unflatten(1, (count, -1))
         if count >= _MANY_TASKS and grid.shape[2] < _FEW_CLASSES:
             scores, targets = grid.mT, labels
         else:
             scores, targets = grid.flatten(0, 1), labels.flatten()
-        summed = count == 1 and self.reduction != "none"
         losses = F.cross_entropy(
             scores,
             targets,
-            reduction="sum" if summed else "none",
+            reduction="none",
             ignore_index=self.ignore_index,
             label_smoothing=self.label_smoothing,
         )
-        if summed:
-            return losses.reshape(1)
-        losses = losses.reshape(labels.shape)
-        return losses if self.reduction == "none" else losses.sum(0)
+        return losses.reshape(labels.shape)
 
     def extra_repr(self) -> str:
         """Options, for ``print(module)``."""

@@ -25,8 +25,11 @@ class StructuredOrientation(Orientation):
         """Coordinates s Uᵀ h in a new tensor, with no rule for gradients: (..., d) to (..., n)."""
         raise NotImplementedError
 
-    def raw_lift(self, coordinates: Tensor, scale: float) -> Tensor:
-        """Features s U z in a new tensor, in the same way: (..., n) to (..., d)."""
+    def raw_lift(self, coordinates: Tensor, scale: float | Tensor) -> Tensor:
+        """Features s U z in a new tensor, in the same way: (..., n) to (..., d).
+
+        s is a number, or one for each sample, shape (..., 1).
+        """
         raise NotImplementedError
 
     def project(self, features: Tensor, scale: float = 1.0) -> Tensor:

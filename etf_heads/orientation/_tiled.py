@@ -38,6 +38,7 @@ class TiledOrientation(StructuredOrientation):
     def __init__(self, in_features: int, columns: int) -> None:
         super().__init__(in_features, columns)
         self._tiles, self._rest = divmod(in_features, columns)
+        self._root = math.sqrt(self._tiles)
 
     def raw_project(self, features: Tensor, scale: float) -> Tensor:
         """Signed sums: (..., d) -> (..., n)."""
@@ -50,28 +51,35 @@ class TiledOrientation(StructuredOrientation):
                 sums.add_(tiles[i], alpha=_sign(i))
         if self._rest:
             sums.narrow(-1, 0, self._rest).add_(tiles[-1], alpha=_sign(self._tiles))
-        return self._shorten_(sums.mul_(scale / math.sqrt(self._tiles)))
+        return self._shorten_(sums.mul_(scale / self._root))
 
-    def raw_lift(self, coordinates: Tensor, scale: float) -> Tensor:
+    def raw_lift(self, coordinates: Tensor, scale: float | Tensor) -> Tensor:
         """Signed copies: (..., n) -> (..., d)."""
         lifted = coordinates.new_empty((*coordinates.shape[:-1], self.in_features))
-        first = _write(self._tile(lifted, 0), coordinates, scale / math.sqrt(self._tiles))
+        first = _write(lifted.narrow(-1, 0, self.columns), coordinates, scale / self._root)
         self._shorten_(first)
-        for i in range(1, self._tiles + bool(self._rest)):
-            tile = self._tile(lifted, i)
-            _write(tile, first.narrow(-1, 0, tile.shape[-1]), _sign(i))
+        if self._tiles > _FEW:
+            whole = lifted.narrow(-1, 0, self._tiles * self.columns).unflatten(
+                -1, (self._tiles, self.columns)
+            )
+            signs = self._signs(lifted)[1:].unsqueeze(-1)
+            _write(whole.narrow(-2, 1, self._tiles - 1), first.unsqueeze(-2), signs)
+        else:
+            for i in range(1, self._tiles):
+                _write(lifted.narrow(-1, i * self.columns, self.columns), first, _sign(i))
+        if self._rest:
+            rest = lifted.narrow(-1, self._tiles * self.columns, self._rest)
+            _write(rest, first.narrow(-1, 0, self._rest), _sign(self._tiles))
         return lifted
-
-    def _tile(self, features: Tensor, i: int) -> Tensor:
-        start = i * self.columns
-        return features.narrow(-1, start, min(self.columns, self.in_features - start))
 
     def _sum_of_many(self, features: Tensor) -> Tensor:
         # A (1, m) @ (m, n) product: faster than many strided sums.
         whole = features.narrow(-1, 0, self._tiles * self.columns)
-        signs = 1 - 2 * (torch.arange(self._tiles, device=features.device) % 2)
         grid = whole.unflatten(-1, (self._tiles, self.columns))
-        return (signs.to(features.dtype).unsqueeze(0) @ grid).squeeze(-2)
+        return (self._signs(features).unsqueeze(0) @ grid).squeeze(-2)
+
+    def _signs(self, like: Tensor) -> Tensor:
+        return (1 - 2 * (torch.arange(self._tiles, device=like.device) % 2)).to(like.dtype)
 
     def _shorten_(self, coordinates: Tensor) -> Tensor:
         """From the norm 1 of m entries to that of m + 1, where a column has one more."""
@@ -81,7 +89,7 @@ class TiledOrientation(StructuredOrientation):
         return coordinates
 
 
-def _write(target: Tensor, source: Tensor, factor: float) -> Tensor:
+def _write(target: Tensor, source: Tensor, factor: float | Tensor) -> Tensor:
     """Put a multiple of the source into the target, which is a view."""
     if is_traced():  # by what cannot see through out=
         return target.copy_(source * factor)

@@ -140,9 +140,28 @@ def test_it_differentiates_twice():
     case = HeadCase(23, [2, 2, 2, 2, 5])
     head, labels = case.make(), random_labels(case.sizes, 3)
     h = features(case, 3).requires_grad_()
-    criterion = CompoundCrossEntropy(label_smoothing=0.1)
+    criterion = CompoundCrossEntropy(label_smoothing=0.1, reduction="none")
     assert torch.autograd.gradcheck(lambda h: criterion(h, head, labels), h)
     assert torch.autograd.gradgradcheck(lambda h: criterion(h, head, labels), h)
+
+
+def test_the_fused_gradient_passes_gradcheck_and_refuses_a_second():
+    case = HeadCase(23, 5)
+    head, labels = case.make(), random_labels(case.sizes, 3)
+    labels[0, 0] = -100
+    h = features(case, 3).requires_grad_()
+    criterion = CompoundCrossEntropy(label_smoothing=0.1)
+    assert torch.autograd.gradcheck(lambda h: criterion(h, head, labels), h)
+    with pytest.raises(RuntimeError, match="differentiates once"):
+        torch.autograd.grad(criterion(h, head, labels), h, create_graph=True)
+
+
+def test_losses_of_sure_decisions_are_exact():
+    head = ETFHead(40, 10, dtype=torch.float32)
+    h = (300 * head.weight[:1]).requires_grad_()  # its probability is 1 to the last digit
+    for label, expected in ((0, 0.0), (3, 300 * 10 / 9)):
+        loss = CompoundCrossEntropy()(h, head, torch.tensor([label]))
+        torch.testing.assert_close(loss.item(), expected, rtol=1e-5, atol=0)
 
 
 def test_gradients_of_each_sample_by_torch_func():
