@@ -82,6 +82,13 @@ def _savings(result: Any) -> str:
     return f"```text\n{terminal_table(architecture_table(rows))}\n```"
 
 
+def _step_times(result: Any) -> str:
+    from benchmarks.sections.heads import ratio_table, timed  # noqa: PLC0415 (extra)
+    from recipes.report import terminal_table  # noqa: PLC0415 (extra)
+
+    return f"```text\n{terminal_table(ratio_table(*timed(result)))}\n```"
+
+
 def _epochs(summary: Any) -> str:
     from recipes.report import reach_table, terminal_table  # noqa: PLC0415 (extra)
 
@@ -105,6 +112,7 @@ class Part(NamedTuple):
 GENERATED = {
     "multi-digits": Part(README, _main_job),
     "savings": Part(README, _savings),
+    "heads": Part(README, _step_times),
     "nearest-heads": Part(RECIPES, _epochs),
     "convert": Part(RECIPES, _conversion),
 }
