@@ -1,0 +1,193 @@
+"""Claims: verdicts follow the numbers, and runs, results and pages belong together."""
+
+import copy
+import json
+import math
+import sys
+
+import pytest
+
+from recipes.claims import CLAIMS
+from recipes.claims.claim import Claim, Criterion, Plan, Variant
+from recipes.claims.evidence import Request, gather, judged
+from recipes.claims.report import verdict, write_claim
+from recipes.paper import main
+from tests.html_page import Page
+
+TINY = {"epochs": 1, "train_images": 400, "test_images": 200, "width": 2}
+
+
+def record(collapse, accuracy=0.99, counts=None):
+    """A run of two epochs; a measure has its start and its end."""
+    ends = [{name: pair[i] for name, pair in collapse.items()} for i in (0, 1)]
+    scores = {"accuracy": {"a": accuracy, "b": accuracy}}
+    history = [
+        {"epoch": i, "train_seconds": float(i), "train": scores, "test": scores, "collapse": end}
+        for i, end in enumerate(ends)
+    ]
+    counts = {"head_parameters": 0, "optimizer_state_bytes": 90, "checkpoint_bytes": 5} | (
+        counts or {}
+    )
+    return {"seed": 0, "history": history, "counts": counts, "settings": {"seed": 0}, "extra": None}
+
+
+COLLAPSED = {
+    "s_nc1_ratio": (2.0, 0.1),
+    "s_nc2_angles": (0.1, 0.01),
+    "s_nc2_norms": (0.1, 0.01),
+    "s_nc3": (0.1, 0.01),
+    "s_nc4": (1.4, 0.1),
+    "s_nc5": (0.9, 0.0),
+}
+
+
+def supporting(claim):
+    """Evidence for which a claim holds."""
+    plan = claim.plans["reduced"]
+    heavy = {"optimizer_state_bytes": 100}
+    return {
+        name: [record(COLLAPSED, counts=heavy if name.startswith("learned") else None)]
+        for name in plan.variants
+    }
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+def test_a_claim_holds_on_numbers_that_support_it(name):
+    claim = CLAIMS[name]
+    assert all(criterion.holds for criterion in claim.judge(supporting(claim)))
+
+
+@pytest.mark.parametrize("measure", COLLAPSED)
+@pytest.mark.parametrize("value", [None, math.nan, 5.0])
+def test_every_measure_decides_on_single_source(measure, value):
+    claim = CLAIMS["single-source"]
+    evidence = supporting(claim)
+    evidence["learned-norm"][0]["history"][-1]["collapse"][measure] = value
+    assert [c.holds for c in claim.judge(evidence)].count(False) == 1
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+def test_accuracy_decides(name):
+    claim = CLAIMS[name]
+    evidence = supporting(claim)
+    for points, holds in ((0.19, True), (0.21, False)):
+        shifted = copy.deepcopy(evidence)
+        row = shifted["compound"][0]["history"][-1]
+        row["test"] = {"accuracy": {"a": 0.99 - points / 100, "b": 0.99 - points / 100}}
+        assert all(criterion.holds for criterion in claim.judge(shifted)) is holds
+
+
+def test_savings_decide_on_parameter_efficient():
+    claim = CLAIMS["parameter-efficient"]
+    evidence = supporting(claim)
+    evidence["compound"][0]["counts"]["optimizer_state_bytes"] = 100
+    assert [c.holds for c in claim.judge(evidence)].count(False) == 1
+
+
+@pytest.mark.parametrize("relation", ["at most", "at least"])
+def test_a_criterion_compares_the_mean_over_seeds(relation):
+    low, high = (
+        Criterion("it", values, relation, 2.0, "why") for values in ([1.0, 2.0], [2.0, 3.0])
+    )
+    assert low.holds is (relation == "at most")
+    assert high.holds is (relation == "at least")
+    assert not Criterion("it", [math.nan, 2.0], relation, 2.0, "why").holds
+    assert low.to_json()["interval"]["mean"] == 1.5
+
+
+def on_digits(claim_name="a"):
+    """A claim on images that need no files."""
+    hostile = "<script>alert(1)</script>"
+    return Claim(
+        name=claim_name,
+        title=f"Title {hostile}",
+        says=hostile,
+        plans={"reduced": Plan("multi-digits", TINY, {hostile[:7]: Variant({"head": "compound"})})},
+        judge=lambda evidence: [
+            Criterion(
+                hostile,
+                [len(r["history"]) for r in next(iter(evidence.values()))],
+                "at least",
+                2,
+                hostile,
+            )
+        ],
+        measures=("s_nc1_ratio",),
+        examine=lambda network, data, result: {
+            "images": len(data.test),
+            "training": network.training,
+            "epochs": len(result.history),
+        },
+    )
+
+
+def request(tmp_path, **changes):
+    options = {"size": "reduced", "output": tmp_path, "root": tmp_path, "download": False}
+    return Request(**(options | changes))
+
+
+def test_a_claim_is_run_once_examined_judged_and_shown(tmp_path):
+    claim = on_digits()
+    found = gather(claim, request(tmp_path, seeds=(0, 1)))
+    records = next(iter(found["evidence"].values()))
+    assert [r["seed"] for r in records] == [0, 1]
+    assert records[0]["extra"] == {"images": 200, "training": False, "epochs": 2}
+    assert found["holds"] is True
+    assert verdict(found).startswith("Holds at reduced size; not run at full size: 1 of 1")
+
+    again = gather(claim, request(tmp_path, seeds=(0, 1)))  # trains nothing
+    assert again == found
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+
+    write_claim(claim, found, tmp_path / "a.html")
+    page = Page()
+    page.feed((tmp_path / "a.html").read_text("utf-8"))
+    assert page.is_self_contained()
+    assert "script" not in page.tags
+    assert "svg" in page.tags
+
+
+def test_evidence_can_be_judged_again_from_its_file(tmp_path):
+    claim = on_digits()
+    found = gather(claim, request(tmp_path))
+    kept = json.loads(json.dumps(found))
+    anew = judged(claim, kept["size"], kept["evidence"]) | {"provenance": kept["provenance"]}
+    assert anew == found
+
+
+def test_the_command_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(CLAIMS, "single-source", on_digits("single-source"))
+    arguments = ["paper.py", "single-source", "--output", str(tmp_path), "--seeds", "0"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    main()
+    assert "Holds at reduced size" in capsys.readouterr().out
+    before = (tmp_path / "single-source.json").read_bytes()
+    (tmp_path / "single-source.html").unlink()
+    monkeypatch.setattr(sys, "argv", [*arguments, "--render-only"])
+    main()
+    assert (tmp_path / "single-source.html").exists()
+    assert (tmp_path / "single-source.json").read_bytes() == before
+
+
+def test_missing_data_says_the_way_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        sys, "argv", ["paper.py", "single-source", "--root", str(tmp_path), "--output", "x"]
+    )
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match="--download"):
+        main()
+
+
+def test_a_head_fixed_midway_ends_without_head_weights(tmp_path):
+    variant = CLAIMS["parameter-efficient"].plans["reduced"].variants["fixed midway"]
+    claim = Claim(
+        name="midway",
+        title="",
+        says="",
+        plans={"reduced": Plan("multi-digits", TINY | {"epochs": 2}, {"midway": variant})},
+        judge=lambda _: [],
+        measures=(),
+    )
+    (found,) = gather(claim, request(tmp_path, seeds=(0,)))["evidence"]["midway"]
+    assert found["counts"]["head_parameters"] <= 21  # biases, and one scale
+    assert len(found["history"]) == 2  # from before its epoch, and after it
