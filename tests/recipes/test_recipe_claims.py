@@ -38,6 +38,13 @@ COLLAPSED = {
     "s_nc3": (0.1, 0.01),
     "s_nc4": (1.4, 0.1),
     "s_nc5": (0.9, 0.0),
+    "m_nc1_ratio": (2.0, 0.1),
+    "m_nc2_norms_means": (0.3, 0.1),
+    "m_nc2_norms_weights": (0.3, 0.1),
+    "m_nc2_angles_means": (0.3, 0.05),
+    "m_nc2_angles_weights": (0.3, 0.05),
+    "m_nc3": (2.0, 0.1),
+    "m_nc4": (0.9, 0.0),
 }
 
 
@@ -59,8 +66,8 @@ def test_a_claim_holds_on_numbers_that_support_it(name):
 
 @pytest.mark.parametrize("measure", COLLAPSED)
 @pytest.mark.parametrize("value", [None, math.nan, 5.0])
-def test_every_measure_decides_on_single_source(measure, value):
-    claim = CLAIMS["single-source"]
+def test_every_measure_decides(measure, value):
+    claim = CLAIMS["single-source" if measure.startswith("s_") else "multi-source"]
     evidence = supporting(claim)
     evidence["learned-norm"][0]["history"][-1]["collapse"][measure] = value
     assert [c.holds for c in claim.judge(evidence)].count(False) == 1
@@ -70,7 +77,8 @@ def test_every_measure_decides_on_single_source(measure, value):
 def test_accuracy_decides(name):
     claim = CLAIMS[name]
     evidence = supporting(claim)
-    for points, holds in ((0.19, True), (0.21, False)):
+    tolerance = 1.0 if name == "multi-source" else 0.2
+    for points, holds in ((0.99 * tolerance, True), (1.01 * tolerance, False)):
         shifted = copy.deepcopy(evidence)
         row = shifted["compound"][0]["history"][-1]
         row["test"] = {"accuracy": {"a": 0.99 - points / 100, "b": 0.99 - points / 100}}
