@@ -102,6 +102,13 @@ def _conversion(summary: Any) -> str:
     return f"```text\n{terminal_table(convert_table(summary))}\n```"
 
 
+def _claim(result: Any) -> str:
+    from recipes.claims.report import criteria_table, verdict  # noqa: PLC0415 (extra)
+    from recipes.report import terminal_table  # noqa: PLC0415 (extra)
+
+    return f"```text\n{terminal_table(criteria_table(result))}\n\n{verdict(result)}\n```"
+
+
 class Part(NamedTuple):
     """What of a result stands in a document."""
 
@@ -115,6 +122,7 @@ GENERATED = {
     "heads": Part(README, _step_times),
     "nearest-heads": Part(RECIPES, _epochs),
     "convert": Part(RECIPES, _conversion),
+    "claims/single-source": Part(RECIPES, _claim),
 }
 """By the name of the result."""
 

@@ -4,6 +4,7 @@ import copy
 import json
 import math
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from recipes.claims.claim import Claim, Criterion, Plan, Variant
 from recipes.claims.evidence import Request, gather, judged
 from recipes.claims.report import verdict, write_claim
 from recipes.paper import main
+from recipes.storage import read_json
 from tests.html_page import Page
 
 TINY = {"epochs": 1, "train_images": 400, "test_images": 200, "width": 2}
@@ -161,6 +163,21 @@ def test_evidence_can_be_judged_again_from_its_file(tmp_path):
     kept = json.loads(json.dumps(found))
     anew = judged(claim, kept["size"], kept["evidence"]) | {"provenance": kept["provenance"]}
     assert anew == found
+
+
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results" / "claims"
+
+
+@pytest.mark.parametrize("file", sorted(RESULTS.glob("*.json")), ids=lambda file: file.stem)
+def test_committed_verdicts_follow_from_their_evidence(file):
+    kept = read_json(file)
+    claim = CLAIMS[kept["claim"]]
+    assert set(kept["evidence"]) == set(claim.plans[kept["size"]].variants)
+    anew = judged(claim, kept["size"], kept["evidence"])
+    assert {name: kept[name] for name in anew} == anew
+    page = file.with_suffix(".html").read_text("utf-8")
+    assert verdict(kept) in page
+    assert kept["provenance"]["commit"] in page
 
 
 def test_the_command_line(tmp_path, monkeypatch, capsys):
