@@ -7,10 +7,11 @@ them; ``recipes/paper.py`` runs them.
 
 from __future__ import annotations
 
-from recipes.claims import parameter_efficient, single_source
+from recipes.claims import dissection, parameter_efficient, single_source
 from recipes.claims.claim import Claim
 
 CLAIMS: dict[str, Claim] = {
-    claim.name: claim for claim in (single_source.CLAIM, parameter_efficient.CLAIM)
+    claim.name: claim
+    for claim in (single_source.CLAIM, parameter_efficient.CLAIM, dissection.CLAIM)
 }
 """All claims by name, in the order in which the paper makes them."""
