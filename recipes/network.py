@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from recipes.augment import Standardise
 from recipes.backbones import backbone
 from recipes.config import RunConfig, Settings
-from recipes.data import ImageData, has_own_samples
+from recipes.data import ImageData, ImageSet, has_own_samples
 from recipes.heads import HEADS, OBSERVING, HeadRequest
 
 
@@ -43,6 +43,14 @@ class Network(nn.Module):
         logits = self.head(features)
         norm = self.head.norm
         return (features if norm is None else norm(features)), logits
+
+
+@torch.inference_mode()
+def evaluate(network: Network, data: ImageSet) -> tuple[Tensor, Tensor]:
+    """Features as class vectors meet them (N, d), and logits (N, T, K) of tasks of one size."""
+    batches = [network.features_and_logits(images) for images in data.images.split(1000)]
+    logits = [torch.stack(list(z.values()), dim=1) for _, z in batches]
+    return torch.cat([features for features, _ in batches]), torch.cat(logits)
 
 
 def head_request(config: Settings, data: ImageData) -> HeadRequest:

@@ -7,11 +7,23 @@ them; ``recipes/paper.py`` runs them.
 
 from __future__ import annotations
 
-from recipes.claims import multi_source, parameter_efficient, single_source
+from recipes.claims import (
+    correlation,
+    dissection,
+    multi_source,
+    parameter_efficient,
+    single_source,
+)
 from recipes.claims.claim import Claim
 
 CLAIMS: dict[str, Claim] = {
     claim.name: claim
-    for claim in (single_source.CLAIM, multi_source.CLAIM, parameter_efficient.CLAIM)
+    for claim in (
+        single_source.CLAIM,
+        multi_source.CLAIM,
+        dissection.CLAIM,
+        correlation.CLAIM,
+        parameter_efficient.CLAIM,
+    )
 }
 """All claims by name."""

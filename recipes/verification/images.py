@@ -11,8 +11,8 @@ from torch import Tensor
 
 from recipes.comparison import interval
 from recipes.config import RunConfig
-from recipes.data import ImageSet, load_data
-from recipes.network import Network
+from recipes.data import ImageData, ImageSet, load_data
+from recipes.network import Network, evaluate
 from recipes.result import RunResult, trained_network
 from recipes.verification.effective import (
     closed_form,
@@ -66,33 +66,37 @@ def examine(config: RunConfig, share: float, result: RunResult) -> SweepRun:
         result: what it left.
     """
     data = load_data(config.data, config)
-    network = trained_network(config, data).eval()
-    _, logits = _evaluate(network, data.test)
+    return sweep_run(trained_network(config, data).eval(), data, share, result)
+
+
+def sweep_run(network: Network, data: ImageData, share: float, result: RunResult) -> SweepRun:
+    """Measure a trained network.
+
+    Args:
+        network: in evaluation mode.
+        data: it was trained on, two binary tasks.
+        share: p of this data.
+        result: of the run.
+    """
+    head: str = result.config["head"]
+    _, logits = evaluate(network, data.test)
     right = (logits.argmax(-1) == data.test.labels).double().mean(1)
     same = _same(data.test)
     effective = None
-    if config.head.startswith("learned"):
+    if head.startswith("learned"):
         effective = effective_lambdas(
-            *_evaluate(network, data.train), data.train.labels, network.head.weight.detach()
+            *evaluate(network, data.train), data.train.labels, network.head.weight.detach()
         )
     assert result.gram is not None  # noqa: S101  (four class vectors are few enough)
     return SweepRun(
         share=share,
-        head=config.head,
-        seed=config.seed,
+        head=head,
+        seed=result.config["seed"],
         cosine=result.gram[0][2],
         equal=float(right[same].mean()),
         different=float(right[~same].mean()),
         effective=effective,
     )
-
-
-@torch.inference_mode()
-def _evaluate(network: Network, data: ImageSet) -> tuple[Tensor, Tensor]:
-    """Features (N, d), and logits (N, T, 2)."""
-    batches = [network.features_and_logits(images) for images in data.images.split(1000)]
-    logits = [torch.stack(list(z.values()), dim=1) for _, z in batches]
-    return torch.cat([features for features, _ in batches]), torch.cat(logits)
 
 
 def _same(data: ImageSet) -> Tensor:

@@ -1,0 +1,222 @@
+"""Feature dissection: what one half of an image leaves in the features of the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from recipes.canvas import heat_map, new_figure, svg_text
+from recipes.claims.claim import Claim, Criterion, Evidence, Plan, Record, Variant
+from recipes.data import ImageData, ImageSet
+from recipes.network import Network, evaluate
+from recipes.page import Figure
+from recipes.result import RunResult
+
+Corner = tuple[int, int]
+"""The uppermost row and the leftmost column of a picture in its image."""
+
+PICTURES: dict[str, tuple[int, tuple[Corner, Corner]]] = {
+    "multi-digits": (8, ((0, 0), (0, 8))),
+    "multi-cifar10-10-10": (32, ((0, 0), (32, 32))),
+}
+"""Side and corners of the two pictures in an image of a data set where they do not overlap, so that
+the image of one alone is what the data set would have composed with black in the other's place."""
+
+PARTS = ("left", "right")
+
+HEADS = ("learned-norm", "compound")
+
+
+def dissected(images: Tensor, side: int, corner: Corner) -> Tensor:
+    """Images (N, C, H, W) of one of their pictures alone: black everywhere else."""
+    row, column = corner
+    alone = torch.zeros_like(images)
+    place = (..., slice(row, row + side), slice(column, column + side))
+    alone[place] = images[place]
+    return alone
+
+
+def examine(network: Network, data: ImageData, result: RunResult) -> dict[str, Any]:
+    """The measures of :func:`dissection` on the training images."""
+    side, corners = PICTURES[result.config["data"]]
+    whole, _ = evaluate(network, data.train)
+    parts = [
+        evaluate(network, ImageSet(dissected(data.train.images, side, corner), data.train.labels))
+        for corner in corners
+    ]
+    weight = network.head.weight.detach()
+    return dissection(whole, [features for features, _ in parts], data.train.labels, weight)
+
+
+def dissection(
+    whole: Tensor, parts: list[Tensor], labels: Tensor, weight: Tensor
+) -> dict[str, Any]:
+    r"""How the features of dissected images stand to class vectors, and to those of whole images.
+
+    Class means are those of a part's features over the images with one label of its own task, less
+    the mean of these means; class vectors are centred in the same way.
+
+    Args:
+        whole: features of the images, shape (N, d).
+        parts: features of the left pictures alone and of the right ones, (N, d) each.
+        labels: shape (N, 2), K classes each; all K² pairs occur.
+        weight: class vectors of both tasks, shape (2K, d).
+
+    Returns:
+        ``own``, for each part the mean cosine between class means and class vectors of its task;
+        ``other``, the mean absolute cosine with those of the other task; ``spread``, the variance
+        of the part's features within classes over that between them; ``sum``, the mean cosine
+        between :math:`\mu_{(i,j)} - \mu_G` and :math:`\bar h^L_i + \bar h^R_j`, the sum of both
+        parts' class means; ``cosines``, for each part those between class means and all class
+        vectors, (K, 2K).
+    """
+    classes = len(weight) // 2
+    blocks = [_centred(block) for block in weight.double().split(classes)]
+    vectors = F.normalize(torch.cat(blocks), dim=1)
+    found: dict[str, Any] = {"own": [], "other": [], "spread": [], "cosines": []}
+    centres = []
+    for task, features in enumerate(parts):
+        means = _means(features, labels[:, task], classes)
+        within = (features.double() - means[labels[:, task]]).square().sum(1).mean()
+        centres.append(_centred(means))
+        cosines = F.normalize(centres[task], dim=1) @ vectors.T  # shape: (K, 2K)
+        by_task = cosines.split(classes, dim=1)
+        found["own"].append(float(by_task[task].diagonal().mean()))
+        found["other"].append(float(by_task[1 - task].abs().mean()))
+        found["spread"].append(float(within / centres[task].square().sum(1).mean()))
+        found["cosines"].append([[round(c, 4) for c in row] for row in cosines.tolist()])
+    pairs = _means(whole, labels[:, 0] * classes + labels[:, 1], classes**2)
+    sums = (centres[0][:, None] + centres[1][None]).flatten(0, 1)  # shape: (K², d)
+    found["sum"] = float(F.cosine_similarity(_centred(pairs), sums).mean())
+    return found
+
+
+def _means(features: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """Mean features of each class, shape (classes, d)."""
+    members = F.one_hot(labels, classes).double()
+    return members.T @ features.double() / members.sum(0)[:, None]
+
+
+def _centred(rows: Tensor) -> Tensor:
+    return rows - rows.mean(0)
+
+
+def judge(evidence: Evidence) -> list[Criterion]:
+    """Parts stand in their own task's frame alone, and add up to the whole."""
+    found = []
+    for head in HEADS:
+        records = evidence[head]
+        found += [
+            Criterion(
+                f"{head}: cosine of a part's class means with its own task's class vectors",
+                _mean_of_parts(records, "own"),
+                "at least",
+                0.9,
+                "within 26 degrees, both parts together; a random direction has 0 on average",
+            ),
+            Criterion(
+                f"{head}: mean |cosine| with the other task's class vectors",
+                _mean_of_parts(records, "other"),
+                "at most",
+                0.1,
+                "what random vectors have at d = 60",
+            ),
+            Criterion(
+                f"{head}: spread of a part's features within classes over that between them",
+                _mean_of_parts(records, "spread"),
+                "at most",
+                0.1,
+                "an order of magnitude: features of one class are close to one another",
+            ),
+            Criterion(
+                f"{head}: cosine of whole images' mean features with the sums of their parts",
+                [record["extra"]["sum"] for record in records],
+                "at least",
+                0.9,
+                "within 26 degrees; a single part of two orthogonal ones of equal length has 0.71",
+            ),
+        ]
+    return found
+
+
+def _mean_of_parts(records: Sequence[Record], measure: str) -> list[float]:
+    return [sum(record["extra"][measure]) / len(PARTS) for record in records]
+
+
+def lines(evidence: Evidence) -> list[tuple[str, ...]]:
+    """The measures of each part, means over seeds."""
+    titles = {
+        "own": "cosine with own class vectors",
+        "other": "|cosine| with the other task's",
+        "spread": "spread within over between classes",
+    }
+    rows = [
+        (
+            f"{title}, {part} picture alone",
+            *(_cell([r["extra"][name][k] for r in records]) for records in evidence.values()),
+        )
+        for name, title in titles.items()
+        for k, part in enumerate(PARTS)
+    ]
+    sums = (_cell([r["extra"]["sum"] for r in records]) for records in evidence.values())
+    return [*rows, ("cosine of the whole with the sum of parts", *sums)]
+
+
+def _cell(values: list[float]) -> str:
+    return f"{sum(values) / len(values):.3f}"
+
+
+def figures(evidence: Evidence) -> list[Figure]:
+    """Class means of both parts against all class vectors, of the first seed."""
+    figure, axes = new_figure(len(PARTS), len(evidence), width=8.2, height=4.6)
+    image = None
+    for column, (head, records) in enumerate(evidence.items()):
+        tasks = list(records[0]["tasks"].values())
+        for row, part in enumerate(PARTS):
+            ax = axes[row * len(evidence) + column]
+            cosines = records[0]["extra"]["cosines"][row]
+            image = heat_map(ax, cosines, tasks, f"{head}: {part} picture alone")
+            ax.set_ylabel(f"its {tasks[row]} class means")
+            ax.set_xticks([k * tasks[0] + tasks[0] / 2 - 0.5 for k in range(2)])
+            ax.set_xticklabels([f"{task} class vectors" for task in records[0]["tasks"]])
+            ax.tick_params(length=0)
+    if image is not None:
+        figure.colorbar(image, ax=axes, shrink=0.75, label="cosine", aspect=14)
+    caption = (
+        "Cosines between the centred class means of dissected images and the class vectors of "
+        "both tasks, first seed. In a dissected image one of the two pictures stands in its place "
+        "and the rest is black, the value of an empty background; the pictures do not overlap, so "
+        "nothing of the other one is left. The network never saw such images in training. "
+        "Collapse of a part to its own task's frame is a simplex ETF (1 on the diagonal, -1/(K-1) "
+        "elsewhere) on its own side, and 0 on the other."
+    )
+    return [Figure(svg_text(figure), caption)]
+
+
+VARIANTS = {head: Variant({"head": head}) for head in HEADS}
+
+CLAIM = Claim(
+    name="dissection",
+    title="Feature dissection: a whole image's features are the sum of its parts'",
+    says=(
+        "“Neural Collapse in Multi-Task Learning”: where every image carries the labels of two "
+        "tasks, its collapsed feature is the normalised sum of two parts, one a task. Cut out of "
+        "a two-digit image, the left digit alone gives a feature h^L that collapses to the left "
+        "task's frame, the right digit alone an h^R in the right task's; frames are orthogonal, "
+        "and the mean feature of whole images with labels (i, j) points to the sum of both. "
+        "Tested on all training images, dissected by making everything but one picture black."
+    ),
+    plans={
+        "reduced": Plan("multi-digits", {}, VARIANTS, seeds=(0, 1)),
+        "full": Plan("multi-cifar10-10-10", {}, VARIANTS),
+    },
+    judge=judge,
+    measures=("s_nc1_ratio", "s_nc3", "s_nc4"),
+    examine=examine,
+    lines=lines,
+    figures=figures,
+)
