@@ -7,9 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from etf_heads.geometry import compound_etf
 from recipes.claims import CLAIMS
 from recipes.claims.claim import Claim, Criterion, Plan, Variant
+from recipes.claims.dissection import dissected, dissection
 from recipes.claims.evidence import Request, gather, judged
 from recipes.claims.report import verdict, write_claim
 from recipes.paper import main
@@ -54,9 +57,27 @@ def supporting(claim):
     """Evidence for which a claim holds."""
     plan = claim.plans["reduced"]
     heavy = {"optimizer_state_bytes": 100}
-    return {
+    evidence = {
         name: [record(COLLAPSED, counts=heavy if name.startswith("learned") else None)]
         for name in plan.variants
+    }
+    for name, (own,) in evidence.items():
+        own["extra"] = {
+            "dissection": {"own": [0.99, 0.95], "other": [0.02, 0.03], "spread": [0.01, 0.02]}
+            | {"sum": 0.97},
+            "correlation": sweep(name),
+        }.get(claim.name)
+    return evidence
+
+
+def sweep(variant):
+    """What a network that follows Theorem 5.1 in the limit says."""
+    share = float(variant.partition("=")[2] or 0.5)
+    cosine = (share**0.5 - (1 - share) ** 0.5) / (share**0.5 + (1 - share) ** 0.5)
+    return {"share": share, "head": "learned-norm", "seed": 0, "cosine": cosine} | {
+        "equal": 0.9,
+        "different": 0.8,
+        "effective": None,
     }
 
 
@@ -75,7 +96,7 @@ def test_every_measure_decides(measure, value):
     assert [c.holds for c in claim.judge(evidence)].count(False) == 1
 
 
-@pytest.mark.parametrize("name", CLAIMS)
+@pytest.mark.parametrize("name", ["single-source", "multi-source", "parameter-efficient"])
 def test_accuracy_decides(name):
     claim = CLAIMS[name]
     evidence = supporting(claim)
@@ -85,6 +106,54 @@ def test_accuracy_decides(name):
         row = shifted["compound"][0]["history"][-1]
         row["test"] = {"accuracy": {"a": 0.99 - points / 100, "b": 0.99 - points / 100}}
         assert all(criterion.holds for criterion in claim.judge(shifted)) is holds
+
+
+@pytest.mark.parametrize(
+    ("measure", "value"),
+    [("own", [0.95, 0.84]), ("other", [0.2, 0.1]), ("spread", [0.1, 0.2]), ("sum", 0.71)],
+)
+@pytest.mark.parametrize("head", ["learned-norm", "compound"])
+def test_every_measure_decides_on_dissection(head, measure, value):
+    claim = CLAIMS["dissection"]
+    evidence = supporting(claim)
+    evidence[head][0]["extra"][measure] = value
+    assert [c.holds for c in claim.judge(evidence)].count(False) == 1
+
+
+def test_cosines_decide_on_correlation():
+    claim = CLAIMS["correlation"]
+    for cosine, held in ((0.0, 1), (0.28, 3), (0.9, 1)):  # the theorem says 1/3 at p = 0.8
+        evidence = supporting(claim)
+        evidence["p = 0.8"][0]["extra"]["cosine"] = cosine
+        assert [c.holds for c in claim.judge(evidence)].count(True) == held
+
+
+def test_dissection_of_exact_sums():
+    generator = torch.Generator().manual_seed(0)
+    frame = (
+        compound_etf([5, 5]).double()
+        @ torch.linalg.qr(torch.randn(10, 10, generator=generator, dtype=torch.float64)).Q
+    )
+    labels = torch.cartesian_prod(torch.arange(5), torch.arange(5))
+    left, right = frame[labels[:, 0]], frame[5 + labels[:, 1]]
+    found = dissection(left + right + 7, [left + 3, right], labels, frame)  # centres do not matter
+    assert found["own"] == pytest.approx([1, 1])
+    assert found["other"] == pytest.approx([0, 0], abs=1e-12)
+    assert found["spread"] == pytest.approx([0, 0], abs=1e-12)
+    assert found["sum"] == pytest.approx(1)
+    swapped = dissection(left, [right, left], labels, frame)
+    assert swapped["own"] == pytest.approx([0, 0], abs=1e-12)
+    assert swapped["sum"] == pytest.approx(0, abs=1e-12)
+    half = dissection(left, [left, right], labels, frame)
+    assert half["sum"] == pytest.approx(0.5**0.5)
+
+
+def test_a_dissected_image_is_one_picture_where_it_stood():
+    images = torch.arange(1, 1 + 2 * 8 * 16, dtype=torch.uint8).reshape(2, 1, 8, 16)
+    right = dissected(images, 8, (0, 8))
+    assert torch.equal(right[..., 8:], images[..., 8:])
+    assert not right[..., :8].any()
+    assert torch.equal(right + dissected(images, 8, (0, 0)), images)
 
 
 def test_savings_decide_on_parameter_efficient():
