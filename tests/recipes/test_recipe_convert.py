@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from recipe_checks import Page
+from html_page import Page
 from recipe_runs import TINY
 
 from etf_heads.geometry import compound_etf
