@@ -33,12 +33,14 @@ class Progress:
         step: optimiser steps taken in the epoch after them.
         train_seconds: time spent training until here, measuring and saving not included.
         history: one record an epoch, see :func:`recipes.engine.train`.
+        weighting: what the task weighting strategy has to remember.
     """
 
     epoch: int = 0
     step: int = 0
     train_seconds: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
+    weighting: dict[str, Any] = field(default_factory=dict)
 
 
 def save_checkpoint(accelerator: Accelerator, directory: Path, progress: Progress) -> None:

@@ -12,12 +12,14 @@ import tyro
 from recipes.backbones import backbone
 from recipes.data import DATASETS, DataOptions, check_options
 from recipes.heads import HEADS
+from recipes.weighting import WEIGHTINGS
 
 if TYPE_CHECKING:
-    DataName = HeadName = str
+    DataName = HeadName = WeightingName = str
 else:  # the registries are the only list of names; --help and the parser read them
     DataName = tyro.extras.literal_type_from_choices(DATASETS)
     HeadName = tyro.extras.literal_type_from_choices(HEADS)
+    WeightingName = tyro.extras.literal_type_from_choices(WEIGHTINGS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +42,8 @@ class Settings(DataOptions):
         feature_norm: parameter-free normalisation of the features before the head, for every
             head but "learned".
         scale: length of the class vectors of fixed heads.
+        weighting: how the tasks' losses become one step. "equal" adds them up; uncertainty, dwa and
+            famo weigh them; mgda, pcgrad and fairgrad weigh their gradients in the backbone.
         epochs: passes over the training images.
         batch_size: images an optimiser step, over all processes and accumulation steps together:
             the same run on more processes takes the same steps.
@@ -64,6 +68,7 @@ class Settings(DataOptions):
     features: int = 60
     feature_norm: Literal["batch", "layer", "unit"] | None = "batch"
     scale: float = 1.0
+    weighting: WeightingName = "equal"
     epochs: int = 12
     batch_size: int = 250
     lr: float = 1e-2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -26,7 +26,7 @@ from recipes.launch import (
     share_buffers,
     tracker_scalars,
 )
-from recipes.measure import measure, multitask_loss
+from recipes.measure import measure
 from recipes.network import Network
 from recipes.provenance import provenance
 from recipes.result import (
@@ -37,6 +37,7 @@ from recipes.result import (
     terminal_epoch,
     write_weights,
 )
+from recipes.weighting import WEIGHTINGS
 
 OnEpoch = Callable[[dict[str, Any]], None]
 MakeNetwork = Callable[[RunConfig, ImageData], Network]
@@ -114,7 +115,9 @@ class _Run:
         )
         self.parts = accelerator.gradient_accumulation_steps
         self.steps_per_epoch = math.ceil(len(loader) / self.parts)
-        optimizer = AdamW(_groups(self.network, config.weight_decay), lr=config.lr, fused=True)
+        self.weighting = WEIGHTINGS[config.weighting](accelerator, self.network, self.data.tasks)
+        parameters = [*self.network.parameters(), *self.weighting.parameters()]
+        optimizer = AdamW(_groups(parameters, config.weight_decay), lr=config.lr, fused=True)
         schedule = LambdaLR(optimizer, _warm_up_then_cosine(config.epochs * self.steps_per_epoch))
         self.model, self.optimizer, self.loader, self.schedule = accelerator.prepare(
             self.network, optimizer, loader, schedule
@@ -130,6 +133,7 @@ class _Run:
         newest = on_main(self.accelerator, lambda: newest_checkpoint(self.checkpoints))
         if newest is not None:
             self.progress = load_checkpoint(self.accelerator, newest)
+            self.weighting.load(self.progress.weighting)
 
     def train_epoch(self, bar: tqdm) -> None:
         """Train to the end of the epoch, from wherever in it the run stands."""
@@ -144,9 +148,10 @@ class _Run:
             )
             images = self._augmented(stored, generator)
             with accelerator.accumulate(self.model):
-                accelerator.backward(multitask_loss(self.model(images, labels), labels))
+                self.weighting.backward(self.model, images, labels)
                 self.optimizer.step()
                 self.schedule.step()
+                self.weighting.after_step(images, labels)
                 self.optimizer.zero_grad()
             if accelerator.sync_gradients:
                 progress.step += 1
@@ -155,6 +160,7 @@ class _Run:
                     progress.train_seconds += clock.lap()
                     self.save()
                     clock.lap()
+        self.weighting.after_epoch()
         progress.train_seconds += clock.lap()
         progress.epoch, progress.step = epoch + 1, 0
 
@@ -174,6 +180,7 @@ class _Run:
 
     def save(self) -> None:
         """Write a checkpoint."""
+        self.progress.weighting = self.weighting.state()
         save_checkpoint(self.accelerator, self.checkpoints, self.progress)
 
     def progress_bar(self) -> tqdm:
@@ -211,10 +218,10 @@ def _read(config: RunConfig, accelerator: Accelerator) -> ImageData:
         return load_data(config.data, config)
 
 
-def _groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+def _groups(parameters: Sequence[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
     """Parameter groups: matrices and convolutions decay, biases and norms do not."""
-    matrices = [p for p in network.parameters() if p.ndim > 1]
-    others = [p for p in network.parameters() if p.ndim <= 1]
+    matrices = [p for p in parameters if p.ndim > 1]
+    others = [p for p in parameters if p.ndim <= 1]
     return [
         {"params": matrices, "weight_decay": weight_decay},
         {"params": others, "weight_decay": 0.0},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -12,8 +12,10 @@ from torch import Tensor
 
 from etf_heads.collapse import MultiSourceCollapse, MultiTaskCollapse
 from recipes.data import ImageData, ImageSet, has_own_samples
-from recipes.network import Network
 from recipes.storage import json_values
+
+if TYPE_CHECKING:
+    from recipes.network import Network
 
 BATCH = 1000
 """Images at a time; without gradients there is room for many."""

@@ -32,14 +32,21 @@ class Network(nn.Module):
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
         """(B, C, H, W) uint8 to logits (B, K_t) by task; observing heads take labels (B, T)."""
-        features = self.backbone(self.standardise(images))
+        return self.classify(self.features(images), labels)
+
+    def features(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) uint8 to what all tasks share, (B, d), not normalised."""
+        return self.backbone(self.standardise(images))
+
+    def classify(self, features: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
+        """The rest of the way to the logits."""
         if labels is not None and isinstance(self.head, OBSERVING):
             return self.head(features, dict(zip(self.tasks, labels.unbind(1), strict=True)))
         return self.head(features)
 
     def features_and_logits(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The logits, and the features as the class vectors meet them: normalised, (B, d)."""
-        features = self.backbone(self.standardise(images))
+        features = self.features(images)
         logits = self.head(features)
         norm = self.head.norm
         return (features if norm is None else norm(features)), logits

@@ -36,7 +36,20 @@ def cnn_with_dropout(image_shape, features, width):
     return nn.Sequential(BACKBONES["cnn"](image_shape, features, width), nn.Dropout(0.2))
 
 
-BACKBONES["cnn-dropout"] = cnn_with_dropout
+def cnn_image_by_image(image_shape, features, width):
+    """No BatchNorm: what it makes of an image does not depend on the others in the batch."""
+    channels, height, breadth = image_shape
+    return nn.Sequential(
+        nn.Conv2d(channels, width, 3, padding=1),
+        nn.Tanh(),
+        nn.Flatten(),
+        nn.Linear(width * height * breadth, features),
+        nn.Tanh(),
+    )
+
+
+BACKBONES |= {"cnn-dropout": cnn_with_dropout, "cnn-image-by-image": cnn_image_by_image}
+"""For tests only; none that the recipes offer begins with "cnn-"."""
 
 
 def start(config, moment=None, rank=0, processes=1, port=0):
