@@ -62,7 +62,7 @@ def main() -> None:
     try:
         for name in names:
             _claim(CLAIMS[name], options, state)
-    except (FileExistsError, FileNotFoundError, ValueError) as error:
+    except (FileExistsError, FileNotFoundError, ImportError, ValueError) as error:
         sys.exit(f"error: {error}")
     state.destroy_process_group()
 

@@ -10,9 +10,12 @@ from __future__ import annotations
 from recipes.claims import (
     correlation,
     dissection,
+    imbalance,
     multi_source,
     parameter_efficient,
+    saliency,
     single_source,
+    weighting,
 )
 from recipes.claims.claim import Claim
 
@@ -21,8 +24,11 @@ CLAIMS: dict[str, Claim] = {
     for claim in (
         single_source.CLAIM,
         multi_source.CLAIM,
+        weighting.CLAIM,
         dissection.CLAIM,
+        imbalance.CLAIM,
         correlation.CLAIM,
+        saliency.CLAIM,
         parameter_efficient.CLAIM,
     )
 }

@@ -14,6 +14,7 @@ from recipes.engine import train
 from recipes.network import Network
 from recipes.page import Figure
 from recipes.result import RunResult
+from recipes.storage import json_values
 
 Size = Literal["reduced", "full"]
 """Minutes on two CPU cores; or what the papers train, for which a GPU is needed."""
@@ -84,9 +85,10 @@ class Criterion:
         return mean <= self.threshold if self.relation == "at most" else mean >= self.threshold
 
     def to_json(self) -> dict[str, Any]:
-        """All of it, with mean and interval."""
-        values = {"values": list(self.values), "holds": self.holds}
-        return asdict(self) | values | {"interval": interval(self.values)}
+        """All of it, with mean and interval; None for NaN."""
+        known = [value if math.isfinite(value) else None for value in self.values]
+        summary = {"values": known, "holds": self.holds, "interval": interval(self.values)}
+        return asdict(self) | json_values(summary)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ from recipes.comparison import interval
 from recipes.figures import collapse_curves
 from recipes.page import origin, settings_in_words, write_page
 from recipes.report import MEASURES, Line
+
+MANY = 8
+"""Variants that a page has room for side by side; a table of more has a row for each instead."""
 
 Judged = Mapping[str, Any]
 """What :func:`recipes.claims.evidence.gather` returns."""
@@ -47,7 +51,7 @@ def numbers_table(claim: Claim, judged: Judged) -> list[Line]:
     """Accuracies and measures of every variant."""
     evidence: Evidence = judged["evidence"]
     titles = {name: MEASURES[name][0] for name in claim.measures}
-    return [
+    table: list[Line] = [
         ("", *evidence),
         ("test accuracy, %", *(_measured(_percent(test_accuracy(r))) for r in evidence.values())),
         *(
@@ -56,6 +60,7 @@ def numbers_table(claim: Claim, judged: Judged) -> list[Line]:
         ),
         *claim.lines(evidence),
     ]
+    return list(zip(*table, strict=True)) if len(evidence) > MANY else table
 
 
 def write_claim(claim: Claim, judged: Judged, path: Path) -> None:
@@ -63,6 +68,7 @@ def write_claim(claim: Claim, judged: Judged, path: Path) -> None:
     evidence: Evidence = judged["evidence"]
     first = next(iter(evidence.values()))
     titles = {name: MEASURES[name][0] for name in claim.measures}
+    lined = titles and len(evidence) <= MANY
     context = {
         "title": claim.title,
         "verdict": verdict(judged),
@@ -72,7 +78,7 @@ def write_claim(claim: Claim, judged: Judged, path: Path) -> None:
         "rules": [(c["statement"], c["why"]) for c in judged["criteria"]],
         "numbers": numbers_table(claim, judged),
         "seeds": ", ".join(map(str, seeds_of(first))),
-        "curves": collapse_curves(_curves(claim, evidence), titles) if titles else None,
+        "curves": collapse_curves(_curves(claim, evidence), titles) if lined else None,
         "meanings": {title: MEASURES[name][1] for name, title in titles.items()},
         "figures": claim.figures(evidence),
         "facts": origin(judged["provenance"]) | _settings(evidence),
@@ -117,7 +123,8 @@ def _start_to_end(records: Sequence[Mapping[str, Any]], name: str) -> str:
     known = [start for start in starts if start is not None]
     start = f"{sum(known) / len(known):.2g}" if known else "–"
     end = final(list(map(dict, records)), name)
-    return f"{start} → {sum(end) / len(end):.2g}"
+    mean = sum(end) / len(end)
+    return f"{start} → {'–' if math.isnan(mean) else f'{mean:.2g}'}"
 
 
 def _percent(values: Sequence[float]) -> dict[str, Any]:
@@ -125,4 +132,6 @@ def _percent(values: Sequence[float]) -> dict[str, Any]:
 
 
 def _measured(value: Mapping[str, Any]) -> str:
+    if value["mean"] is None:
+        return "–"
     return f"{value['mean']:.3g}" + ("" if value["half"] is None else f" ± {value['half']:.2g}")

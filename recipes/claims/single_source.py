@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from recipes.claims.claim import (
     Claim,
     Criterion,
     Evidence,
     Plan,
+    Record,
     Variant,
     fall,
     final,
@@ -33,53 +36,60 @@ VARIANTS = {
 }
 
 
-def judge(evidence: Evidence) -> list[Criterion]:
-    """Learned heads collapse, and the fixed one is as accurate."""
-    learned, fixed = evidence["learned-norm"], evidence["compound"]
+def collapse(learned: Sequence[Record]) -> dict[str, Criterion]:
+    """When runs of a learned head on two tasks are called collapsed, by measure."""
     tenth = "a tenth of its start: collapse is a fall by an order of magnitude"
-    return [
-        Criterion(
+    return {
+        "s_nc1_ratio": Criterion(
             "S_NC1 of the learned head, as a share of its start",
             fall(learned, "s_nc1_ratio"),
             "at most",
             0.1,
             tenth,
         ),
-        Criterion(
+        "s_nc2_angles": Criterion(
             "S_NC2 angles of the learned head",
             final(learned, "s_nc2_angles"),
             "at most",
             0.05,
             "half the mean distance 0.1 of random vectors, about one over the root of d = 60",
         ),
-        Criterion(
+        "s_nc2_norms": Criterion(
             "S_NC2 norms of the learned head",
             final(learned, "s_nc2_norms"),
             "at most",
             0.1,
             "lengths equal within a tenth",
         ),
-        Criterion(
+        "s_nc3": Criterion(
             "S_NC3 of the learned head",
             final(learned, "s_nc3"),
             "at most",
             0.05,
             "half the mean |cosine| 0.1 of random vectors at d = 60",
         ),
-        Criterion(
+        "s_nc4": Criterion(
             "S_NC4 of the learned head, as a share of its start",
             fall(learned, "s_nc4"),
             "at most",
             0.25,
             "mean features within a quarter of the way to the sum of their class vectors",
         ),
-        Criterion(
+        "s_nc5": Criterion(
             "S_NC5 of the learned head",
             final(learned, "s_nc5"),
             "at most",
             0.01,
             "one decision in a hundred",
         ),
+    }
+
+
+def judge(evidence: Evidence) -> list[Criterion]:
+    """Learned heads collapse, and the fixed one is as accurate."""
+    learned, fixed = evidence["learned-norm"], evidence["compound"]
+    return [
+        *collapse(learned).values(),
         Criterion(
             "test accuracy of the compound head less that of the learned head, in points",
             points_ahead(fixed, evidence["learned"]),

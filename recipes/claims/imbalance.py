@@ -1,0 +1,151 @@
+"""Unequal numbers of classes, and classes or label pairs of unequal frequency."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from etf_heads import CorrelatedETFHead
+from etf_heads.geometry import simplex_gram
+from recipes.claims.claim import (
+    Claim,
+    Criterion,
+    Evidence,
+    Plan,
+    Record,
+    Variant,
+)
+from recipes.claims.single_source import collapse
+from recipes.data import ImageData
+from recipes.figures import gram_pictures
+from recipes.network import Network
+from recipes.page import Figure
+from recipes.report import Line
+from recipes.result import RunResult, class_cosines
+
+UNEQUAL, CLASSES, PAIRS = "10 and 4 classes", "imbalanced classes", "imbalanced pairs"
+
+VARIANTS = {
+    "balanced": Variant(),
+    UNEQUAL: Variant({"classes": (10, 4)}),
+    CLASSES: Variant({"imbalance": 10.0}),
+    PAIRS: Variant({"pair_imbalance": 10.0}),
+}
+BASE = {"head": "learned-norm"}
+
+STILL_SIMPLE = ("s_nc1_ratio", "s_nc2_angles", "s_nc2_norms", "s_nc3", "s_nc5")
+"""What does not depend on the number of classes; the weights in the sum of S_NC4 do."""
+
+
+def examine(network: Network, data: ImageData, _: RunResult) -> dict[str, Any]:
+    """The cosines that theory predicts of these labels, with the head's default regularisation."""
+    labels = data.train.labels.cpu()
+    width = network.head.weight.shape[1]
+    best = CorrelatedETFHead.from_labels(width, data.tasks, labels, unit_norm=False)
+    return {"predicted": class_cosines(best.weight, data.tasks)}
+
+
+def judge(evidence: Evidence) -> list[Criterion]:
+    """Unequal tasks collapse as equal ones do; where samples are unequal, theory tells the angles.
+
+    A prediction that is closer to the learned cosines than the balanced ETFs are, but not by half,
+    would not be worth its name.
+    """
+    found = collapse(evidence[UNEQUAL])
+    return [
+        *(
+            replace(found[measure], statement=f"{UNEQUAL}: {found[measure].statement}")
+            for measure in STILL_SIMPLE
+        ),
+        *(
+            Criterion(
+                f"{name}: distance of the cosines from the predicted ones, as a share of that from "
+                "balanced ETFs",
+                [_ratio(record) for record in evidence[name]],
+                "at most",
+                0.5,
+                "at a ratio of a half three quarters of the squared distance are explained",
+            )
+            for name in (CLASSES, PAIRS)
+        ),
+    ]
+
+
+def _ratio(record: Record) -> float:
+    gram = torch.tensor(record["gram"])
+    return float(
+        (gram - torch.tensor(record["extra"]["predicted"])).norm() / (gram - _etfs(record)).norm()
+    )
+
+
+def lines(evidence: Evidence) -> list[Line]:
+    """Root mean squares of differences of cosines, means over seeds."""
+    return [
+        (
+            f"cosines {where} tasks less {what}, rms",
+            *(f"{_mean_rms(records, what, where):.2g}" for records in evidence.values()),
+        )
+        for where in ("within", "across")
+        for what in ("predicted", "balanced ETFs")
+    ]
+
+
+def _mean_rms(records: Sequence[Record], what: str, where: str) -> float:
+    return sum(_rms(record, what, where) for record in records) / len(records)
+
+
+def _rms(record: Record, what: str, where: str) -> float:
+    other = torch.tensor(record["extra"]["predicted"]) if what == "predicted" else _etfs(record)
+    same = torch.block_diag(*(torch.ones(k, k) for k in record["tasks"].values())).bool()
+    chosen = same & ~torch.eye(len(same)).bool() if where == "within" else ~same
+    return float((torch.tensor(record["gram"]) - other)[chosen].square().mean().sqrt())
+
+
+def _etfs(record: Record) -> Tensor:
+    return torch.block_diag(*(simplex_gram(k) for k in record["tasks"].values()))
+
+
+def figures(evidence: Evidence) -> list[Figure]:
+    """Learned cosines beside predicted ones."""
+    grams = {}
+    for name in (CLASSES, PAIRS):
+        first = evidence[name][0]
+        grams[f"{name}: learned"] = {"gram": first["gram"]}
+        grams[f"{name}: predicted"] = {"gram": first["extra"]["predicted"]}
+    sizes = list(evidence[PAIRS][0]["tasks"].values())
+    return [
+        Figure(
+            gram_pictures(grams, sizes),
+            "Cosines between all class vectors of one run each: as learned, and at the optimum of "
+            "the unconstrained feature model for the same label counts.",
+        )
+    ]
+
+
+CLAIM = Claim(
+    name="imbalance",
+    title="Unequal classes, unequal samples: what bends",
+    says=(
+        "“Neural Collapse in Multi-Task Learning”: balanced tasks of unequal numbers of classes "
+        "end in a simplex ETF each, orthogonal to each other's (Theorem 3.1). Where label pairs "
+        "are not equally frequent, the unconstrained feature model bends these angles: the paper "
+        "has the closed form of two binary tasks (Theorem 5.1), optimal_gram the optimum of any "
+        "label counts. Here the first class of each task has ten times the images of the last, or "
+        "the most frequent label pairs ten times those of the rarest, while classes are balanced. "
+        "Predicted are the angles at the default regularisation of CorrelatedETFHead, which no "
+        "run was asked for."
+    ),
+    plans={
+        "reduced": Plan("multi-digits", BASE | {"epochs": 20}, VARIANTS, seeds=(0, 1)),
+        "full": Plan("multi-mnist-10-10", BASE, VARIANTS),
+    },
+    judge=judge,
+    measures=("s_nc1_ratio", "s_nc2_norms", "s_nc2_angles", "s_nc3", "s_nc4", "s_nc5"),
+    examine=examine,
+    lines=lines,
+    figures=figures,
+)

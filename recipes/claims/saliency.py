@@ -1,0 +1,271 @@
+"""Saliency: what correlated tasks look at in an image, and how much of it is the same."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from recipes.canvas import new_figure, svg_text
+from recipes.claims.claim import Claim, Criterion, Evidence, Plan, Variant
+from recipes.config import RunConfig
+from recipes.data import ImageData
+from recipes.engine import train
+from recipes.network import Network
+from recipes.page import Figure
+from recipes.result import RunResult
+
+Maps = NDArray[np.float64]
+"""Saliency of every pixel, not negative, shape (N, H, W)."""
+
+REDUCED = {
+    "backbone": "cnn",
+    "width": 8,
+    "features": 60,
+    "train_images": 4_000,
+    "test_images": 1_000,
+    "epochs": 8,
+    "batch_size": 125,
+    "lr": 1e-2,
+    "weight_decay": 1.0,
+}
+"""Quick runs: the maps of a small CNN have 9 x 9 points."""
+
+SHARES = (0.1, 0.5, 0.9)
+"""Of training images with equal labels; in a tenth of them they are so by chance."""
+
+HEADS = ("learned-norm", "correlated")
+
+EXAMINED, SHOWN = 200, 3
+"""Test images whose maps are compared, and which of them are shown."""
+
+RISE = 0.05
+
+
+def overlap(first: Maps, second: Maps) -> Maps:
+    """Histogram intersection of maps: the sum of the smaller of two maps that each sum to 1.
+
+    Args:
+        first: shape (N, H, W).
+        second: the same.
+
+    Returns:
+        Of each pair, shape (N,): 1 for equal maps, 0 for maps that share no pixel, NaN where one
+        of them is empty.
+    """
+    with np.errstate(invalid="ignore"):
+        shares = [maps / maps.sum((1, 2), keepdims=True) for maps in (first, second)]
+    return np.minimum(*shares).sum((1, 2))
+
+
+class OneTask(nn.Module):
+    """A network's logits of a single task: what Grad-CAM++ asks of a model.
+
+    Args:
+        network: gives logits of all.
+        task: which.
+    """
+
+    def __init__(self, network: Network, task: str) -> None:
+        super().__init__()
+        self.network, self.task = network, task
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, K)."""
+        return self.network(images)[self.task]
+
+
+def saliency_maps(network: Network, images: Tensor, labels: Tensor) -> list[Maps]:
+    """Grad-CAM++ maps of the logit of the right class, for each task.
+
+    Chattopadhay et al., "Grad-CAM++: generalized gradient-based visual explanations for deep
+    convolutional networks" (WACV 2018), on the last feature maps of the backbone.
+
+    Args:
+        network: in evaluation mode.
+        images: shape (N, C, H, W).
+        labels: shape (N, T).
+    """
+    cam = import_grad_cam()
+    layer = _last_maps(network, images[:1])
+    found = []
+    for task, column in zip(network.tasks, labels.T.tolist(), strict=True):
+        targets = [cam.utils.model_targets.ClassifierOutputTarget(label) for label in column]
+        # Not as a context manager, which would swallow an IndexError.
+        explainer = cam.GradCAMPlusPlus(OneTask(network, task), [layer])
+        try:
+            found.append(explainer(images, targets).astype(np.float64))
+        finally:
+            explainer.activations_and_grads.release()
+    return found
+
+
+def _last_maps(network: Network, image: Tensor) -> nn.Module:
+    """The last module of the backbone whose output has more than one point of an image."""
+    found: list[nn.Module] = []
+
+    def note(module: nn.Module, _: Any, output: Any) -> None:
+        if isinstance(output, Tensor) and output.ndim == 4 and output.shape[2:].numel() > 1:
+            found.append(module)
+
+    leaves = [module for module in network.backbone.modules() if not list(module.children())]
+    hooks = [leaf.register_forward_hook(note) for leaf in leaves]
+    with torch.no_grad():
+        network(image)
+    for hook in hooks:
+        hook.remove()
+    if not found:
+        raise ValueError("the backbone has no feature maps: saliency needs a convolutional one")
+    return found[-1]
+
+
+def import_grad_cam() -> Any:
+    """The package, which only this claim needs.
+
+    Raises:
+        ImportError: with the command that installs it.
+    """
+    try:
+        import pytorch_grad_cam  # noqa: PLC0415  (an extra of its own)
+    except ImportError as error:
+        raise ImportError(
+            "the claim saliency needs the package grad-cam: pip install 'etf_heads[saliency]', or "
+            "pip install grad-cam"
+        ) from error
+    return pytorch_grad_cam
+
+
+def train_if_maps_can_be_made(config: RunConfig) -> RunResult:
+    """Train; what is missing afterwards is said before."""
+    import_grad_cam()
+    return train(config)
+
+
+def examine(network: Network, data: ImageData, result: RunResult) -> dict[str, Any]:
+    """Overlap of both tasks' maps on test images, and images and maps to look at."""
+    del result
+    chosen = torch.linspace(0, len(data.test) - 1, min(EXAMINED, len(data.test))).long()
+    images, labels = data.test.images[chosen], data.test.labels[chosen]
+    maps = saliency_maps(network, images, labels)
+    found = overlap(*maps)
+    shown = torch.linspace(0, len(chosen) - 1, SHOWN + 2).long()[1:-1]
+    return {
+        "overlap": float(np.nanmean(found)),
+        "empty": int(np.isnan(found).sum()),
+        "images": images[shown].cpu().double().mean(1).round().int().tolist(),
+        "labels": labels[shown].tolist(),
+        "maps": [of_task[shown.numpy()].round(3).tolist() for of_task in maps],
+    }
+
+
+def _name(head: str, share: float) -> str:
+    return f"{head}, {share:g}"
+
+
+def _variants() -> dict[str, Variant]:
+    return {
+        _name(head, share): Variant({"head": head, "agreement": share}, train_if_maps_can_be_made)
+        for share in SHARES
+        for head in HEADS
+    }
+
+
+def judge(evidence: Evidence) -> list[Criterion]:
+    """With either head, tasks look at more of the same image the more their labels agree."""
+    found = []
+    for head in HEADS:
+        overlaps = [_overlaps(evidence, head, share) for share in SHARES]
+        found.append(
+            Criterion(
+                f"{head}: overlap at agreement {SHARES[-1]:g} less that at {SHARES[0]:g}",
+                [b - a for a, b in zip(overlaps[0], overlaps[-1], strict=True)],
+                "at least",
+                RISE,
+                "one part in twenty of what a task looks at; the overlap lies between 0 and 1",
+            )
+        )
+        steps = [[b - a for a, b in zip(*pair, strict=True)] for pair in pairwise(overlaps)]
+        found.append(
+            Criterion(
+                f"{head}: smallest step of the overlap from one agreement to the next",
+                [min(of_seed) for of_seed in zip(*steps, strict=True)],
+                "at least",
+                0.0,
+                "it rises with correlation, and does not fall anywhere",
+            )
+        )
+    return found
+
+
+def _overlaps(evidence: Evidence, head: str, share: float) -> list[float]:
+    return [record["extra"]["overlap"] for record in evidence[_name(head, share)]]
+
+
+def lines(evidence: Evidence) -> list[tuple[str, ...]]:
+    """Overlaps, and how many maps were empty."""
+    extras = [[record["extra"] for record in records] for records in evidence.values()]
+    return [
+        (
+            "overlap of the tasks' saliency maps",
+            *(f"{sum(e['overlap'] for e in own) / len(own):.3f}" for own in extras),
+        ),
+        (
+            "images with an empty map, left out",
+            *(str(sum(e["empty"] for e in own)) for own in extras),
+        ),
+    ]
+
+
+def figures(evidence: Evidence) -> list[Figure]:
+    """Maps of both tasks on a few test images."""
+    names = [_name(head, share) for head in HEADS for share in (SHARES[0], SHARES[-1])]
+    figure, axes = new_figure(SHOWN, 2 * len(names), width=8.2, height=3.6)
+    for column, name in enumerate(names):
+        record = evidence[name][0]
+        extra = record["extra"]
+        for task, title in enumerate(record["tasks"]):
+            for row in range(SHOWN):
+                ax = axes[row * 2 * len(names) + 2 * column + task]
+                ax.imshow(extra["images"][row], cmap="gray")
+                ax.imshow(extra["maps"][task][row], cmap="inferno", vmin=0, vmax=1, alpha=0.6)
+                ax.set_axis_off()
+            axes[2 * column + task].set_title(
+                f"{name}\n{title.replace('_', ' ')}"
+                if task == 0
+                else f"\n{title.replace('_', ' ')}",
+                fontsize=7,
+            )
+    caption = (
+        "Grad-CAM++ maps of the logit of the right class, from dark (0) to bright (1), on the same "
+        "test images for all, first seed. The number beside a head is the share of training images "
+        "whose two labels were equal; test images have all label pairs equally often. "
+        f"The overlap is measured on {EXAMINED} test images: maps divided by their sums, and the "
+        "smaller of both summed over pixels: 1 for equal maps, 0 for maps without a common pixel."
+    )
+    return [Figure(svg_text(figure), caption)]
+
+
+CLAIM = Claim(
+    name="saliency",
+    title="Correlated tasks look at the same parts of an image",
+    says=(
+        "“Neural Collapse in Multi-Task Learning”: as the labels of two tasks become more "
+        "correlated, their class vectors align, and the tasks draw on the same features: their "
+        "saliency maps overlap more. With heads fixed at the angles that the correlation makes "
+        "optimal it is likewise. Tested on two MNIST digits an image, whose labels are equal in a "
+        "set share of the training images."
+    ),
+    plans={
+        "reduced": Plan("multi-mnist-10-10", REDUCED, _variants(), seeds=(0, 1)),
+        "full": Plan("multi-mnist-10-10", {}, _variants()),
+    },
+    judge=judge,
+    measures=("s_nc1_ratio", "s_nc3", "s_nc5"),
+    examine=examine,
+    lines=lines,
+    figures=figures,
+)
