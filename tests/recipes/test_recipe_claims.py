@@ -6,17 +6,21 @@ import math
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from etf_heads.geometry import compound_etf
 from recipes.claims import CLAIMS
 from recipes.claims.claim import Claim, Criterion, Plan, Variant
 from recipes.claims.dissection import dissected, dissection
 from recipes.claims.evidence import Request, gather, judged
-from recipes.claims.report import verdict, write_claim
+from recipes.claims.report import numbers_table, verdict, write_claim
+from recipes.claims.saliency import overlap, saliency_maps
 from recipes.paper import main
 from recipes.storage import read_json
+from recipes.weighting import WEIGHTINGS
 from tests.html_page import Page
 
 TINY = {"epochs": 1, "train_images": 400, "test_images": 200, "width": 2}
@@ -33,7 +37,14 @@ def record(collapse, accuracy=0.99, counts=None):
     counts = {"head_parameters": 0, "optimizer_state_bytes": 90, "checkpoint_bytes": 5} | (
         counts or {}
     )
-    return {"seed": 0, "history": history, "counts": counts, "settings": {"seed": 0}, "extra": None}
+    return {
+        "seed": 0,
+        "history": history,
+        "counts": counts,
+        "settings": {"seed": 0},
+        "tasks": {"a": 2, "b": 2},
+        "extra": None,
+    }
 
 
 COLLAPSED = {
@@ -61,13 +72,23 @@ def supporting(claim):
         name: [record(COLLAPSED, counts=heavy if name.startswith("learned") else None)]
         for name in plan.variants
     }
+    parts = {"own": [0.99, 0.95], "other": [0.02, 0.03], "spread": [0.01, 0.02], "sum": 0.97}
     for name, (own,) in evidence.items():
         own["extra"] = {
-            "dissection": {"own": [0.99, 0.95], "other": [0.02, 0.03], "spread": [0.01, 0.02]}
-            | {"sum": 0.97},
+            "dissection": {"before": parts, "after": dict(parts)},
             "correlation": sweep(name),
+            "saliency": {"overlap": 0.3 + 0.2 * float(name.rpartition(" ")[2] or 0)}
+            if claim.name == "saliency"
+            else None,
+            "imbalance": {"predicted": BENT},
         }.get(claim.name)
+        own["gram"] = NEARLY_BENT
     return evidence
+
+
+BENT = [[1.0, -0.5, 0.5, -0.5], [-0.5, 1.0, 0.5, 0.5], [0.5, 0.5, 1.0, -0.5], [-0.5, 0.5, -0.5, 1]]
+NEARLY_BENT = [[0.9 * value for value in row] for row in BENT]
+"""Cosines of two binary tasks, whose ETFs have -1 and 0."""
 
 
 def sweep(variant):
@@ -116,8 +137,106 @@ def test_accuracy_decides(name):
 def test_every_measure_decides_on_dissection(head, measure, value):
     claim = CLAIMS["dissection"]
     evidence = supporting(claim)
-    evidence[head][0]["extra"][measure] = value
+    evidence[head][0]["extra"]["after"][measure] = value
     assert [c.holds for c in claim.judge(evidence)].count(False) == 1
+
+
+@pytest.mark.parametrize("head", ["learned-norm", "compound"])
+@pytest.mark.parametrize("strategy", WEIGHTINGS)
+@pytest.mark.parametrize("value", [None, 1.0])
+def test_the_worst_strategy_decides_on_weighting(strategy, head, value):
+    claim = CLAIMS["weighting"]
+    for measure in ("s_nc1_ratio", "s_nc5"):
+        evidence = supporting(claim)
+        evidence[f"{strategy}, {head}"][0]["history"][-1]["collapse"][measure] = value
+        assert [c.holds for c in claim.judge(evidence)].count(False) == 1
+
+
+def test_accuracy_decides_on_weighting_by_its_mean_over_strategies():
+    claim = CLAIMS["weighting"]
+    for points, holds in ((0.19 * len(WEIGHTINGS), True), (0.21 * len(WEIGHTINGS), False)):
+        evidence = supporting(claim)
+        row = evidence["famo, compound"][0]["history"][-1]
+        row["test"] = {"accuracy": {"a": 0.99 - points / 100, "b": 0.99 - points / 100}}
+        assert all(criterion.holds for criterion in claim.judge(evidence)) is holds
+
+
+@pytest.mark.parametrize("variant", ["imbalanced classes", "imbalanced pairs"])
+def test_angles_decide_on_imbalance(variant):
+    claim = CLAIMS["imbalance"]
+    evidence = supporting(claim)
+    etfs = torch.block_diag(*2 * [torch.tensor([[1.0, -1.0], [-1.0, 1.0]])])
+    bent = torch.tensor(BENT)
+    for share, met in ((0.68, True), (0.65, False)):  # of the way: 0.32 / 0.68 and 0.35 / 0.65
+        evidence[variant][0]["gram"] = (etfs + share * (bent - etfs)).tolist()
+        assert all(criterion.holds for criterion in claim.judge(evidence)) is met
+
+
+def test_unequal_tasks_decide_on_imbalance():
+    claim = CLAIMS["imbalance"]
+    evidence = supporting(claim)
+    evidence["10 and 4 classes"][0]["history"][-1]["collapse"]["s_nc1_ratio"] = 1.0
+    assert [c.holds for c in claim.judge(evidence)].count(False) == 1
+
+
+@pytest.mark.parametrize("head", ["learned-norm", "correlated"])
+@pytest.mark.parametrize(
+    ("overlaps", "met"), [((0.3, 0.3, 0.4), 2), ((0.3, 0.5, 0.4), 1), ((0.3, 0.32, 0.34), 1)]
+)
+def test_overlaps_decide_on_saliency(head, overlaps, met):
+    """Not met: a fall from one agreement to the next, and too small a rise."""
+    claim = CLAIMS["saliency"]
+    evidence = supporting(claim)
+    for share, value in zip((0.1, 0.5, 0.9), overlaps, strict=True):
+        evidence[f"{head}, {share}"][0]["extra"]["overlap"] = value
+    assert sum(c.holds for c in claim.judge(evidence)) == 2 + met
+
+
+def test_the_overlap_of_maps():
+    """Of scaled maps, of disjoint ones, of those that share a quarter; of an empty one, unknown."""
+    left, right = np.zeros((4, 2, 2)), np.zeros((4, 2, 2))
+    left[0], right[0] = 1, 5
+    left[1, 0, 0] = right[1, 1, 1] = 1
+    left[2, 0], right[2, 0, 0], right[2, 1, 1] = 1, 1, 3
+    left[3] = 1
+    np.testing.assert_allclose(overlap(left, right), [1, 0, 0.25, math.nan])
+
+
+class CornerMaps(nn.Module):
+    """Two feature maps: one of the upper left corner of the image, one of the lower right."""
+
+    def __init__(self):
+        super().__init__()
+        self.brightness = nn.Parameter(torch.ones(1))
+
+    def forward(self, images):
+        corners = torch.zeros(2, *images.shape[2:])
+        corners[0, :6, :6] = corners[1, 6:, 6:] = 1
+        return self.brightness * images * corners
+
+
+class CornerNetwork(nn.Module):
+    """Each of two binary tasks looks at a corner of its own."""
+
+    tasks = ("first", "second")
+
+    def __init__(self):
+        super().__init__()
+        self.backbone = nn.Sequential(CornerMaps(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+    def forward(self, images):
+        means = self.backbone(images.float())
+        signs = torch.tensor([1.0, -1.0])
+        return {task: z * signs for task, z in zip(self.tasks, means.split(1, dim=1), strict=True)}
+
+
+def test_saliency_maps_show_the_part_of_the_image_that_decides():
+    """A classifier that looks at the upper left corner alone, and one at the lower right."""
+    images = torch.randint(1, 255, (5, 1, 12, 12), generator=torch.Generator().manual_seed(0))
+    first, second = saliency_maps(CornerNetwork(), images, torch.zeros(5, 2, dtype=torch.long))
+    assert first.shape == second.shape == (len(images), 12, 12)
+    assert (first[:, :6, :6].sum((1, 2)) > 0.9 * first.sum((1, 2))).all()
+    assert (second[:, 6:, 6:].sum((1, 2)) > 0.9 * second.sum((1, 2))).all()
 
 
 def test_cosines_decide_on_correlation():
@@ -247,6 +366,14 @@ def test_committed_verdicts_follow_from_their_evidence(file):
     page = file.with_suffix(".html").read_text("utf-8")
     assert verdict(kept) in page
     assert kept["provenance"]["commit"] in page
+
+
+def test_a_table_of_many_variants_has_a_row_for_each():
+    claim = CLAIMS["weighting"]
+    evidence = supporting(claim)
+    header, *rows = numbers_table(claim, {"evidence": evidence})
+    assert [row[0] for row in rows] == list(evidence)
+    assert header[:2] == ("", "test accuracy, %")
 
 
 def test_the_command_line(tmp_path, monkeypatch, capsys):
