@@ -18,6 +18,7 @@ from recipes.data import load_data
 from recipes.engine import train
 from recipes.head_cost import head_cost
 from recipes.heads import HEADS
+from recipes.launch import process_state
 from recipes.network import head_request
 from recipes.report import reach_table, table, terminal_table, verdict, write_report
 from recipes.result import RunResult
@@ -31,7 +32,7 @@ def main() -> None:
         runs = [train(run) for run in config.runs()]
     except (FileExistsError, ValueError) as error:
         sys.exit(f"error: {error}")
-    state = PartialState()
+    state = process_state()
     if state.is_main_process:
         _report(config, runs, state)
     state.wait_for_everyone()

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import sys
 
-from accelerate import PartialState
-
 from recipes.comparison import shared_settings
 from recipes.config import parse_config
 from recipes.conversion.config import ConvertConfig
@@ -20,6 +18,7 @@ from recipes.conversion.report import convert_table, convert_verdict, write_conv
 from recipes.conversion.summary import Converted, converted, summarise
 from recipes.conversion.swap import swapped
 from recipes.engine import train
+from recipes.launch import process_state
 from recipes.provenance import commit
 from recipes.report import terminal_table
 from recipes.result import RunResult
@@ -38,7 +37,7 @@ def main() -> None:
         ]
     except (FileExistsError, ValueError) as error:
         sys.exit(f"error: {error}")
-    state = PartialState()
+    state = process_state()
     if state.is_main_process:
         _report(config, found, trained[0][1])
     state.wait_for_everyone()

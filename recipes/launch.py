@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.tracking import get_available_trackers
-from accelerate.utils import DataLoaderConfiguration, broadcast, broadcast_object_list
+from accelerate.utils import (
+    DataLoaderConfiguration,
+    broadcast,
+    broadcast_object_list,
+    parse_flag_from_env,
+)
 from torch import nn
 
 from recipes.config import RunConfig
@@ -17,12 +23,32 @@ from recipes.config import RunConfig
 V = TypeVar("V")
 
 
+def process_state() -> PartialState:
+    """Which of how many processes this is; programs ask here, before or after training.
+
+    Raises:
+        ValueError: if a launcher has started several processes that do not know of each other:
+            each would do, and write, what all do together.
+    """
+    # Accelerator reads this variable; PartialState, if it comes first, settles it without.
+    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if launched != state.num_processes:
+        raise ValueError(
+            f"{launched} processes were launched, but Accelerate found no device that they could "
+            "share work on: without a GPU, set ACCELERATE_USE_CPU=true"
+        )
+    return state
+
+
 def make_accelerator(config: RunConfig) -> Accelerator:
     """An Accelerator that shares out batches so that a run can be resumed exactly.
 
     Raises:
-        ValueError: if a tracker is asked for that is not installed.
+        ValueError: if a tracker is asked for that is not installed, or processes do not know of
+            each other.
     """
+    process_state()
     installed = [str(tracker) for tracker in get_available_trackers()]
     missing = sorted(set(config.log_with) - set(installed))
     if missing:  # Accelerate would leave them out without a word

@@ -19,6 +19,7 @@ from recipes.claims import CLAIMS
 from recipes.claims.claim import Claim, Size
 from recipes.claims.evidence import Request, gather
 from recipes.claims.report import criteria_table, numbers_table, verdict, write_claim
+from recipes.launch import process_state
 from recipes.report import terminal_table
 from recipes.storage import read_json, write_json
 
@@ -58,8 +59,8 @@ def main() -> None:
     """Do what the command line says; the exit status says nothing of what holds."""
     options = tyro.cli(Options, description=(__doc__ or "").replace("``", ""))
     names = CLAIMS if "all" in options.claims else options.claims
-    state = PartialState()
     try:
+        state = process_state()
         for name in names:
             _claim(CLAIMS[name], options, state)
     except (FileExistsError, FileNotFoundError, ImportError, ValueError) as error:

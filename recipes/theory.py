@@ -15,10 +15,10 @@ import sys
 from dataclasses import asdict
 
 import tyro
-from accelerate import PartialState
 from accelerate.utils import gather_object, tqdm
 
 from recipes.engine import train
+from recipes.launch import process_state
 from recipes.provenance import commit, provenance
 from recipes.report import terminal_table
 from recipes.storage import write_json
@@ -46,13 +46,13 @@ def main() -> None:
         agrees = run_grid(config) if isinstance(config, Grid) else run_images(config)
     except (FileExistsError, ValueError) as error:
         sys.exit(f"error: {error}")
-    PartialState().destroy_process_group()
+    process_state().destroy_process_group()
     sys.exit(0 if agrees else 1)
 
 
 def run_grid(config: Grid) -> bool:
     """Check every problem of the grid; the processes of a launch share them out."""
-    state = PartialState()
+    state = process_state()
     problems = grid(random_problems=config.random_problems, small=config.small)
     # Every n-th to each of n processes: slow lines stand together.
     mine = list(enumerate(problems))[state.process_index :: state.num_processes]
@@ -78,7 +78,7 @@ def run_grid(config: Grid) -> bool:
 def run_images(config: Images) -> bool:
     """Train the networks of the sweep, and put them beside each other."""
     runs = [(share, run, train(run)) for share, run in config.runs()]
-    state = PartialState()
+    state = process_state()
     if state.is_main_process:
         bar = tqdm(runs, desc="measuring", mininterval=0.5)
         found = [examine(run, share, result) for share, run, result in bar]

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import sys
 
-from accelerate import PartialState
-
 from recipes.config import RunConfig, parse_config
 from recipes.engine import train
+from recipes.launch import process_state
 
 
 def main() -> None:
@@ -21,7 +20,7 @@ def main() -> None:
         result = train(config)
     except (FileExistsError, ValueError) as error:
         sys.exit(f"error: {error}")
-    state = PartialState()
+    state = process_state()
     last = result.history[-1]
     accuracies = ", ".join(f"{task} {a:.2%}" for task, a in last["test"]["accuracy"].items())
     state.print(

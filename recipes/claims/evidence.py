@@ -7,11 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
-
 from recipes.claims.claim import Claim, Record, Size
 from recipes.config import PRESETS, RunConfig
 from recipes.data import DATASETS, load_data
+from recipes.launch import process_state
 from recipes.result import RunResult, trained_network
 from recipes.storage import read_json, write_json
 
@@ -98,7 +97,7 @@ def _record(claim: Claim, config: RunConfig, result: RunResult) -> Record:
 
 def _examined(claim: Claim, config: RunConfig, result: RunResult) -> Any:
     """What the claim's examination finds; once, for it may take a while."""
-    state, file = PartialState(), config.run_dir / EXAMINED
+    state, file = process_state(), config.run_dir / EXAMINED
     if claim.examine is None:
         return None
     if state.is_main_process and not file.exists():

@@ -123,7 +123,7 @@ def test_bfloat16_accumulation_and_a_tracker_together(tmp_path):
     assert logged == pytest.approx({row["epoch"]: row["test"]["loss"] for row in result.history})
 
 
-def launch(command, config, *options):
+def launch(command, config, *options, **variables):
     """Run the training script as a user would, with the settings of ``SHORT``."""
     arguments = ["multi-digits", "--output", str(config.run_dir), "--head", config.head]
     for name in ("width", "features", "batch-size", "epochs"):
@@ -133,6 +133,7 @@ def launch(command, config, *options):
         "OMP_NUM_THREADS": "1",
         "ACCELERATE_USE_CPU": "true",
     }
+    environment |= variables
     return subprocess.run(
         [*command, *arguments, *options],
         cwd=ROOT,
@@ -163,6 +164,16 @@ def test_two_processes_measure_what_one_measures(result, tmp_path):
     assert flat(two.history[-1]) == pytest.approx(flat(one), rel=1e-4)
     assert two.history[-1]["train"]["samples"] == 10_000
     assert two.history[-1]["test"]["samples"] == 2_000
+
+
+def test_processes_that_do_not_know_of_each_other_are_refused(tmp_path):
+    """Each would write what the other writes."""
+    config = replace(SHORT, output=tmp_path / "run")
+    launcher = "-m torch.distributed.run --standalone --nproc_per_node 2 recipes/train.py"
+    done = launch([sys.executable, *launcher.split()], config, ACCELERATE_USE_CPU="false")
+    assert "error: 2 processes were launched" in done.stderr
+    assert "set ACCELERATE_USE_CPU=true" in done.stderr
+    assert not config.run_dir.exists()
 
 
 def test_what_is_not_defined_is_null(tmp_path):
