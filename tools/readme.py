@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,14 +51,26 @@ def generated(name: str) -> str:
 
 
 def expected(name: str) -> str:
-    """What should stand there, by the committed result."""
-    summary = json.loads((RESULTS / f"{name}.json").read_text("utf-8"))
-    made = summary["provenance"]
-    return (
-        f"\n{GENERATED[name].render(summary)}\n\n"
-        f"({made['device']}; torch {made['packages']['torch']}; {made['date'][:10]}; "
-        f"commit {made['commit'][:10]}.)\n\n"
+    """What should stand there, by the committed results."""
+    files = sorted(RESULTS.glob(f"{name}.json"))
+    found = [json.loads(file.read_text("utf-8")) for file in files]
+    devices, torches, dates, commits = zip(
+        *(
+            (made["device"], made["packages"]["torch"], made["date"][:10], made["commit"][:10])
+            for made in (result["provenance"] for result in found)
+        ),
+        strict=True,
     )
+    return (
+        f"\n{GENERATED[name].render(*found)}\n\n"
+        f"({_listed(devices)}; torch {_listed(torches)}; {_listed(dates)}; "
+        f"commit {_listed(commits)}.)\n\n"
+    )
+
+
+def _listed(values: Iterable[str]) -> str:
+    """Each once, in order."""
+    return ", ".join(dict.fromkeys(values))
 
 
 def write() -> None:
@@ -102,18 +114,20 @@ def _conversion(summary: Any) -> str:
     return f"```text\n{terminal_table(convert_table(summary))}\n```"
 
 
-def _claim(result: Any) -> str:
-    from recipes.claims.report import criteria_table, verdict  # noqa: PLC0415 (extra)
+def _claims(*results: Any) -> str:
+    from recipes.claims import CLAIMS  # noqa: PLC0415 (extra)
+    from recipes.claims.report import overview  # noqa: PLC0415 (extra)
     from recipes.report import terminal_table  # noqa: PLC0415 (extra)
 
-    return f"```text\n{terminal_table(criteria_table(result))}\n\n{verdict(result)}\n```"
+    by_name = {result["claim"]: result for result in results}
+    return f"```text\n{terminal_table(overview([by_name[name] for name in CLAIMS]))}\n```"
 
 
 class Part(NamedTuple):
     """What of a result stands in a document."""
 
     document: Path
-    render: Callable[[Any], str]
+    render: Callable[..., str]
 
 
 GENERATED = {
@@ -122,9 +136,9 @@ GENERATED = {
     "heads": Part(README, _step_times),
     "nearest-heads": Part(RECIPES, _epochs),
     "convert": Part(RECIPES, _conversion),
-    "claims/single-source": Part(RECIPES, _claim),
+    "claims/*": Part(RECIPES, _claims),
 }
-"""By the name of the result."""
+"""By the name of the result, or the pattern of several."""
 
 if __name__ == "__main__":
     if sys.argv[1:] == ["commands"]:

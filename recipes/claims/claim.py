@@ -130,14 +130,14 @@ def fall(records: Sequence[Record], measure: str) -> list[float]:
     return [end / start for end, start in zip(final(records, measure), starts, strict=True)]
 
 
-def test_accuracy(records: Sequence[Record]) -> list[float]:
-    """Test accuracy at the end of each run, averaged over tasks."""
-    return [mean_accuracy(record["history"][-1]) for record in records]
+def last_accuracy(records: Sequence[Record], split: str = "test") -> list[float]:
+    """Accuracy on test images, or on ``split="train"``, at the end of each run, mean over tasks."""
+    return [mean_accuracy(record["history"][-1], split) for record in records]
 
 
 def points_ahead(records: Sequence[Record], others: Sequence[Record]) -> list[float]:
     """Test accuracy less that of the other variant with the same seed, in percentage points."""
-    pairs = zip(test_accuracy(records), test_accuracy(others), strict=True)
+    pairs = zip(last_accuracy(records), last_accuracy(others), strict=True)
     return [100 * (mine - theirs) for mine, theirs in pairs]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from recipes.claims.claim import Claim, Evidence, final, test_accuracy
+from recipes.claims.claim import Claim, Evidence, Record, final, last_accuracy
 from recipes.claims.evidence import seeds_of
 from recipes.comparison import interval
 from recipes.figures import collapse_curves
@@ -23,12 +23,28 @@ Judged = Mapping[str, Any]
 
 def verdict(judged: Judged) -> str:
     """One sentence, by rule."""
-    criteria = judged["criteria"]
-    met = sum(criterion["holds"] for criterion in criteria)
-    seeds = len(next(iter(judged["evidence"].values())))
     where = "at full size" if judged["size"] == "full" else "at reduced size; not run at full size"
     sense = "Holds" if judged["holds"] else "Does not hold"
-    return f"{sense} {where}: {met} of {len(criteria)} criteria are met (n = {seeds} seeds)."
+    criteria = f"{_met(judged)} of {len(judged['criteria'])} criteria are met"
+    return f"{sense} {where}: {criteria} (n = {_seeds(judged)} seeds)."
+
+
+def overview(results: Sequence[Judged]) -> list[Line]:
+    """A line for each claim."""
+    return [
+        ("claim", "verdict", "criteria met", "seeds", "runs", "minutes of training"),
+        *(
+            (
+                judged["claim"],
+                "holds" if judged["holds"] else "does not hold",
+                f"{_met(judged)} of {len(judged['criteria'])}",
+                str(_seeds(judged)),
+                str(len(_runs(judged))),
+                f"{sum(r['history'][-1]['train_seconds'] for r in _runs(judged)) / 60:.1f}",
+            )
+            for judged in results
+        ),
+    ]
 
 
 def criteria_table(judged: Judged) -> list[Line]:
@@ -53,7 +69,10 @@ def numbers_table(claim: Claim, judged: Judged) -> list[Line]:
     titles = {name: MEASURES[name][0] for name in claim.measures}
     table: list[Line] = [
         ("", *evidence),
-        ("test accuracy, %", *(_measured(_percent(test_accuracy(r))) for r in evidence.values())),
+        *(
+            (f"{part} accuracy, %", *(_percent(records, part) for records in evidence.values()))
+            for part in ("test", "train")
+        ),
         *(
             (f"{title}, start → end", *(_start_to_end(r, name) for r in evidence.values()))
             for name, title in titles.items()
@@ -84,6 +103,18 @@ def write_claim(claim: Claim, judged: Judged, path: Path) -> None:
         "facts": origin(judged["provenance"]) | _settings(evidence),
     }
     write_page("claims/claim.html.jinja", context, path)
+
+
+def _met(judged: Judged) -> int:
+    return sum(criterion["holds"] for criterion in judged["criteria"])
+
+
+def _runs(judged: Judged) -> list[Record]:
+    return [record for records in judged["evidence"].values() for record in records]
+
+
+def _seeds(judged: Judged) -> int:
+    return len(next(iter(judged["evidence"].values())))
 
 
 def _curves(claim: Claim, evidence: Evidence) -> dict[str, Any]:
@@ -127,8 +158,8 @@ def _start_to_end(records: Sequence[Mapping[str, Any]], name: str) -> str:
     return f"{start} → {'–' if math.isnan(mean) else f'{mean:.2g}'}"
 
 
-def _percent(values: Sequence[float]) -> dict[str, Any]:
-    return interval([100 * value for value in values])
+def _percent(records: Sequence[Record], part: str) -> str:
+    return _measured(interval([100 * accuracy for accuracy in last_accuracy(records, part)]))
 
 
 def _measured(value: Mapping[str, Any]) -> str:

@@ -15,6 +15,7 @@ from recipes.claims.claim import (
     Variant,
     fall,
     final,
+    last_accuracy,
     points_ahead,
 )
 from recipes.page import Figure
@@ -118,8 +119,7 @@ def _s_nc1(records: Sequence[Record]) -> list[float]:
 
 
 def _errors(records: Sequence[Record]) -> list[float]:
-    tests = [record["history"][-1]["test"]["accuracy"].values() for record in records]
-    return [100 * (1 - sum(of_tasks) / len(of_tasks)) for of_tasks in tests]
+    return [100 * (1 - accuracy) for accuracy in last_accuracy(records)]
 
 
 CLAIM = Claim(
