@@ -55,7 +55,8 @@ def collapse_curves(heads: Mapping[str, Any], measures: Mapping[str, str]) -> st
     for ax in axes[len(measures) :]:
         ax.set_axis_off()
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 5))
+    fitting = 5 if max(map(len, labels)) < 14 else 3
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), fitting))
     return svg_text(figure)
 
 

@@ -86,7 +86,7 @@ def _claim(claim: Claim, options: Options, state: PartialState) -> None:
         )
     if state.is_main_process:
         if not options.render_only:
-            write_json(place, judged)
+            write_json(place, judged, indent=None)
         page = place.with_suffix(".html")
         write_claim(claim, judged, page)
         print(

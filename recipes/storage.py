@@ -10,15 +10,20 @@ from pathlib import Path
 from typing import Any
 
 
-def write_json(path: Path, values: Any) -> None:
+def write_json(path: Path, values: Any, indent: int | None = 1) -> None:
     """Write JSON beside ``path``, then put it in its place in one move.
+
+    Args:
+        path: of the file.
+        values: of JSON's types.
+        indent: spaces a level; None for a single line, where there is more than one would read.
 
     Raises:
         ValueError: for NaN and infinity, which JSON does not have; see :func:`json_values`.
     """
     beside = path.with_name(f".{path.name}.partial")
     with beside.open("w", encoding="utf-8") as file:
-        json.dump(values, file, indent=1, allow_nan=False)
+        json.dump(values, file, indent=indent, allow_nan=False)
         file.write("\n")
         file.flush()
         os.fsync(file.fileno())

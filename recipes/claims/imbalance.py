@@ -114,8 +114,8 @@ def figures(evidence: Evidence) -> list[Figure]:
     grams = {}
     for name in (CLASSES, PAIRS):
         first = evidence[name][0]
-        grams[f"{name}: learned"] = {"gram": first["gram"]}
-        grams[f"{name}: predicted"] = {"gram": first["extra"]["predicted"]}
+        grams[f"{name}\nlearned"] = {"gram": first["gram"]}
+        grams[f"{name}\npredicted"] = {"gram": first["extra"]["predicted"]}
     sizes = list(evidence[PAIRS][0]["tasks"].values())
     return [
         Figure(

@@ -166,7 +166,7 @@ def examine(network: Network, data: ImageData, result: RunResult) -> dict[str, A
         "empty": int(np.isnan(found).sum()),
         "images": images[shown].cpu().double().mean(1).round().int().tolist(),
         "labels": labels[shown].tolist(),
-        "maps": [of_task[shown.numpy()].round(3).tolist() for of_task in maps],
+        "maps": [of_task[shown.numpy()].round(2).tolist() for of_task in maps],
     }
 
 

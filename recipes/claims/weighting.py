@@ -110,7 +110,7 @@ def figures(evidence: Evidence) -> list[Figure]:
         ax.set(title=title, yticks=range(len(WEIGHTINGS)), yticklabels=list(WEIGHTINGS))
         ax.set_xlim(left=0)
     axes[0].invert_yaxis()
-    axes[1].legend(loc="best")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return [Figure(svg_text(figure), "A point for every run.")]
 
 
