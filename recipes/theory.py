@@ -18,7 +18,7 @@ import tyro
 from accelerate import PartialState
 from accelerate.utils import gather_object, tqdm
 
-from recipes.engine import train
+from recipes.engine import FAULTS, train
 from recipes.provenance import commit, provenance
 from recipes.report import terminal_table
 from recipes.storage import write_json
@@ -44,7 +44,7 @@ def main() -> None:
     config.output.mkdir(parents=True, exist_ok=True)
     try:
         agrees = run_grid(config) if isinstance(config, Grid) else run_images(config)
-    except (FileExistsError, ValueError) as error:
+    except FAULTS as error:
         sys.exit(f"error: {error}")
     PartialState().destroy_process_group()
     sys.exit(0 if agrees else 1)

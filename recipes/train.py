@@ -11,7 +11,7 @@ import sys
 from accelerate import PartialState
 
 from recipes.config import RunConfig, parse_config
-from recipes.engine import train
+from recipes.engine import FAULTS, train
 
 
 def main() -> None:
@@ -19,7 +19,7 @@ def main() -> None:
     config = parse_config(RunConfig)
     try:
         result = train(config)
-    except (FileExistsError, ValueError) as error:
+    except FAULTS as error:
         sys.exit(f"error: {error}")
     state = PartialState()
     last = result.history[-1]

@@ -52,29 +52,29 @@ def test_corrupt_and_incomplete_checkpoints_are_skipped_by_name(straight, tmp_pa
     shutil.copytree(straight.run_dir, run_dir)
     (run_dir / "result.json").unlink()
     older, newest = sorted((run_dir / "checkpoints").iterdir())
-    assert newest_checkpoint(run_dir / "checkpoints") == newest
+    assert newest_checkpoint(replace(straight, output=run_dir)) == newest
 
     optimizer = newest / "optimizer.bin"
     content = bytearray(optimizer.read_bytes())
     content[len(content) // 2] ^= 1
     optimizer.write_bytes(content)
     with pytest.warns(UserWarning, match=f"{newest.name}: optimizer.bin is not the file"):
-        assert newest_checkpoint(run_dir / "checkpoints") == older
+        assert newest_checkpoint(replace(straight, output=run_dir)) == older
 
     assert run(replace(straight, output=run_dir, resume=True)) == [0]  # goes on from the older one
     assert metrics(run_dir) == metrics(straight.run_dir)
-    assert newest_checkpoint(run_dir / "checkpoints") == newest  # written anew
+    assert newest_checkpoint(replace(straight, output=run_dir)) == newest  # written anew
 
     for checkpoint, manifest in ((older, '{"format": 1}'), (newest, "{")):
         (checkpoint / "manifest.json").write_text(manifest)
     with pytest.warns(UserWarning, match="skipping the checkpoint") as warned:
-        assert newest_checkpoint(run_dir / "checkpoints") is None
+        assert newest_checkpoint(replace(straight, output=run_dir)) is None
     assert "not valid JSON" in str(warned[0].message)
     assert "incomplete" in str(warned[1].message)
 
 
 def test_a_checkpoint_holds_nothing_to_unpickle_but_what_accelerate_loads_safely(straight):
-    checkpoint = newest_checkpoint(straight.run_dir / "checkpoints")
+    checkpoint = newest_checkpoint(straight)
     assert {path.name for path in checkpoint.iterdir()} == {
         "manifest.json",
         "model.safetensors",
