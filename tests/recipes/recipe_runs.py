@@ -65,7 +65,7 @@ def start(config, moment=None, rank=0, processes=1, port=0):
 
 def run(config, moment=None, processes=1):
     """Train to the end, or to the named moment; returns the exit codes of the processes."""
-    port = _free_port() if processes > 1 else 0
+    port = free_port() if processes > 1 else 0
     group = [start(config, moment, rank, processes, port) for rank in range(processes)]
     for process in group:
         process.join(timeout=120)
@@ -99,7 +99,7 @@ def kill_in_mid_epoch(config, directory, processes=1):
     return RunResult.read(killed.run_dir)
 
 
-def _free_port():
+def free_port():
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]
