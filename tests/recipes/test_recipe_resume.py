@@ -1,4 +1,3 @@
-import shutil
 from dataclasses import replace
 
 import pytest
