@@ -9,14 +9,15 @@ from recipe_runs import KILLED, free_port, metrics, run, start, weights
 
 pytestmark = pytest.mark.recipes
 
+EVERY_STEP = {"checkpoint_every": 1}
 KINDS = {
-    "dropout": ({}, 1),
-    "a checkpoint after every step": ({"checkpoint_every": 1}, 1),
-    "a head that observes": ({"head": "nearest", "checkpoint_every": 3}, 1),
-    "a weighting with a state": ({"weighting": "famo", "checkpoint_every": 2}, 1),
-    "two processes": ({"checkpoint_every": 2}, 2),
+    "dropout": ({}, 1, 16),
+    "a checkpoint after every step": (EVERY_STEP, 1, 16),
+    "a head that observes": ({"head": "nearest"} | EVERY_STEP, 1, 16),
+    "a weighting with a state": ({"weighting": "famo"} | EVERY_STEP, 1, 16),
+    "two processes": (EVERY_STEP, 2, 8),
 }
-"""Settings and number of processes."""
+"""Settings, number of processes, and how often they are killed at least."""
 
 
 class Killer:
@@ -79,8 +80,7 @@ def test_killed_four_times_at_random_ends_as_if_it_had_not_been(
     straight, tmp_path, record_property
 ):
     killer = Killer(seed=1)
-    settings, processes = KINDS["a checkpoint after every step"]
-    whole, life = unbroken(straight, settings, processes, tmp_path / "whole")
+    whole, life = unbroken(straight, EVERY_STEP, 1, tmp_path / "whole")
     while killer.kills < 4:
         config = replace(whole, output=tmp_path / f"killed{killer.kills}", resume=True)
         killer.survive(config, 0.7 * life, kills=4 - killer.kills)
@@ -95,9 +95,9 @@ def test_killed_many_times_at_random_ends_as_if_it_had_not_been(
     kind, straight, tmp_path, record_property
 ):
     killer, runs = Killer(seed=f"many, {kind}"), 0
-    settings, processes = KINDS[kind]
+    settings, processes, least = KINDS[kind]
     whole, life = unbroken(straight, settings, processes, tmp_path / "whole")
-    while killer.kills < 16:
+    while killer.kills < least:
         config = replace(whole, output=tmp_path / f"killed{runs}", resume=True)
         killer.survive(config, life, processes, kills=killer.random.randint(1, 6))
         assert_same(config, whole)
