@@ -15,7 +15,7 @@ from accelerate.utils import set_seed
 from recipes.comparison import compare
 from recipes.config import CompareConfig, parse_config
 from recipes.data import load_data
-from recipes.engine import train
+from recipes.engine import FAULTS, train
 from recipes.head_cost import head_cost
 from recipes.heads import HEADS
 from recipes.launch import process_state
@@ -30,7 +30,7 @@ def main() -> None:
     config = parse_config(CompareConfig)
     try:
         runs = [train(run) for run in config.runs()]
-    except (FileExistsError, ValueError) as error:
+    except FAULTS as error:
         sys.exit(f"error: {error}")
     state = process_state()
     if state.is_main_process:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -129,12 +129,18 @@ class RunConfig(Settings):
         return {name: _plain(value) for name, value in asdict(self).items()}
 
     def differences(self, saved: dict[str, Any]) -> list[str]:
-        """Settings in which a saved run would have gone another way, as "name: saved -> now"."""
+        """Settings in which a saved run would have gone another way, as "name: saved -> now".
+
+        A setting that the saved run does not have had its default: defaults are what was done
+        before there was a choice. One that only the saved run has is a difference.
+        """
         mine = self.to_json()
+        defaults = {f.name: _plain(f.default) for f in fields(self) if f.default is not MISSING}
+        past = defaults | saved
         return [
-            f"{field.name}: {saved.get(field.name)!r} -> {mine[field.name]!r}"
-            for field in fields(self)
-            if field.name not in _WITHOUT_EFFECT and saved.get(field.name) != mine[field.name]
+            f"{name}: {past.get(name)!r} -> {mine.get(name)!r}"
+            for name in mine | past
+            if name not in _WITHOUT_EFFECT and past.get(name) != mine.get(name)
         ]
 
 

@@ -17,7 +17,7 @@ from recipes.conversion.config import ConvertConfig
 from recipes.conversion.report import convert_table, convert_verdict, write_convert_report
 from recipes.conversion.summary import Converted, converted, summarise
 from recipes.conversion.swap import swapped
-from recipes.engine import train
+from recipes.engine import FAULTS, train
 from recipes.launch import process_state
 from recipes.provenance import commit
 from recipes.report import terminal_table
@@ -35,7 +35,7 @@ def main() -> None:
             for run, result in trained
             for way, tuning in config.fine_tunings(run)
         ]
-    except (FileExistsError, ValueError) as error:
+    except FAULTS as error:
         sys.exit(f"error: {error}")
     state = process_state()
     if state.is_main_process:

@@ -20,6 +20,7 @@ from recipes.config import RunConfig
 from recipes.data import ImageData, load_data, train_loader
 from recipes.launch import (
     Stopwatch,
+    all_finite,
     loader_batch,
     make_accelerator,
     on_main,
@@ -37,10 +38,14 @@ from recipes.result import (
     terminal_epoch,
     write_weights,
 )
+from recipes.storage import finite
 from recipes.weighting import WEIGHTINGS
 
 OnEpoch = Callable[[dict[str, Any]], None]
 MakeNetwork = Callable[[RunConfig, ImageData], Network]
+
+FAULTS = (OSError, ValueError, FloatingPointError)
+"""What :func:`train` raises for reasons that its user can do something about."""
 
 
 def train(
@@ -63,6 +68,9 @@ def train(
 
     Raises:
         FileExistsError: if the output directory is taken and ``config.resume`` is not set.
+        FloatingPointError: if the loss, or a weight, is no longer finite. That is looked at where
+            the device is waited for anyway: between epochs, and before each checkpoint.
+        OSError: if something cannot be written. What was written before stays as it was.
         ValueError: if the settings do not fit together, the machine, or the run to resume.
     """
     accelerator = make_accelerator(config)
@@ -104,7 +112,6 @@ class _Run:
         self, config: RunConfig, accelerator: Accelerator, make_network: MakeNetwork
     ) -> None:
         self.config, self.accelerator = config, accelerator
-        self.checkpoints = config.run_dir / "checkpoints"
         self.progress = Progress()
 
         set_seed(config.seed)
@@ -118,7 +125,8 @@ class _Run:
         self.weighting = WEIGHTINGS[config.weighting](accelerator, self.network, self.data.tasks)
         parameters = [*self.network.parameters(), *self.weighting.parameters()]
         optimizer = AdamW(_groups(parameters, config.weight_decay), lr=config.lr, fused=True)
-        schedule = LambdaLR(optimizer, _warm_up_then_cosine(config.epochs * self.steps_per_epoch))
+        self.share = _warm_up_then_cosine(config.epochs * self.steps_per_epoch)
+        schedule = LambdaLR(optimizer, self.share)
         self.model, self.optimizer, self.loader, self.schedule = accelerator.prepare(
             self.network, optimizer, loader, schedule
         )
@@ -130,7 +138,7 @@ class _Run:
 
     def resume(self) -> None:
         """Go back to the newest whole checkpoint, if there is one."""
-        newest = on_main(self.accelerator, lambda: newest_checkpoint(self.checkpoints))
+        newest = on_main(self.accelerator, lambda: newest_checkpoint(self.config))
         if newest is not None:
             self.progress = load_checkpoint(self.accelerator, newest)
             self.weighting.load(self.progress.weighting)
@@ -148,7 +156,7 @@ class _Run:
             )
             images = self._augmented(stored, generator)
             with accelerator.accumulate(self.model):
-                self.weighting.backward(self.model, images, labels)
+                self._backward(images, labels)
                 self.optimizer.step()
                 self.schedule.step()
                 self.weighting.after_step(images, labels)
@@ -164,6 +172,16 @@ class _Run:
         progress.train_seconds += clock.lap()
         progress.epoch, progress.step = epoch + 1, 0
 
+    def _backward(self, images: Tensor, labels: Tensor) -> None:
+        try:
+            self.weighting.backward(self.model, images, labels)
+        except ValueError as error:  # some heads and strategies refuse what is not finite
+            with torch.no_grad():
+                features = self.network.features(images)
+            if features.isfinite().all():
+                raise
+            raise self._diverged() from error
+
     def _augmented(self, images: Tensor, generator: torch.Generator) -> Tensor:
         if not self.config.augment:
             return images
@@ -172,16 +190,37 @@ class _Run:
 
     def measure(self) -> dict[str, Any]:
         """Add a record to the history, and return it."""
+        self.check()
         share_buffers(self.network)
         row = {"epoch": self.progress.epoch, "train_seconds": self.progress.train_seconds}
         row |= measure(self.accelerator, self.network, self.data)
+        if row["train"]["loss"] is None:
+            raise self._diverged()
         self.progress.history.append(row)
         return row
+
+    def check(self, weighting: dict[str, Any] | None = None) -> None:
+        """Stop before anything is written of a run that has diverged."""
+        if not (all_finite(self.accelerator, self.network) and finite(weighting)):
+            raise self._diverged()
+
+    def _diverged(self) -> FloatingPointError:
+        config, last = self.config, max(self.schedule.scheduler.last_epoch - 1, 0)
+        fp16 = self.accelerator.mixed_precision == "fp16"
+        return FloatingPointError(
+            f"the loss or the weights are not finite after step {self.steps}, in epoch "
+            f"{math.ceil(self.steps / self.steps_per_epoch)} of {config.epochs}, at the learning "
+            f"rate {config.lr * self.share(last):.3g}. Nothing of this was saved, and --resume "
+            f"would take the same steps: start again in another --output with a lower --lr (this "
+            f"was {config.lr:g}) or --scale ({config.scale:g})"
+            + (", or with --mixed-precision bf16 or no" if fp16 else "")
+        )
 
     def save(self) -> None:
         """Write a checkpoint."""
         self.progress.weighting = self.weighting.state()
-        save_checkpoint(self.accelerator, self.checkpoints, self.progress)
+        self.check(self.progress.weighting)
+        save_checkpoint(self.accelerator, self.config, self.progress)
 
     def progress_bar(self) -> tqdm:
         """A bar of optimiser steps, shown on the main process."""

@@ -14,6 +14,7 @@ from accelerate.utils import (
     DataLoaderConfiguration,
     broadcast,
     broadcast_object_list,
+    gather_object,
     parse_flag_from_env,
 )
 from torch import nn
@@ -101,6 +102,18 @@ def on_main(accelerator: Accelerator, work: Callable[[], V]) -> V:
     return value
 
 
+def on_all(work: Callable[[], object]) -> None:
+    """Do something on every process; an error that any of them meets is raised on all."""
+    met: OSError | ValueError | None = None
+    try:
+        work()
+    except (OSError, ValueError) as error:
+        met = error
+    errors = [error for error in gather_object([met]) if error is not None]
+    if errors:
+        raise met or errors[0]
+
+
 def share_buffers(network: nn.Module) -> None:
     """Give every process the main one's BatchNorm statistics.
 
@@ -109,6 +122,12 @@ def share_buffers(network: nn.Module) -> None:
     for buffer in network.buffers():
         if buffer.numel():
             broadcast(buffer)
+
+
+def all_finite(accelerator: Accelerator, network: nn.Module) -> bool:
+    """Whether nothing in a network is NaN or infinite on any process; waits for the device."""
+    faults = [value.isfinite().logical_not().any() for value in network.state_dict().values()]
+    return not accelerator.reduce(torch.stack(faults).sum()).item()
 
 
 def tracker_scalars(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

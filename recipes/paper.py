@@ -19,6 +19,7 @@ from recipes.claims import CLAIMS
 from recipes.claims.claim import Claim, Size
 from recipes.claims.evidence import Request, gather
 from recipes.claims.report import criteria_table, numbers_table, verdict, write_claim
+from recipes.engine import FAULTS
 from recipes.launch import process_state
 from recipes.report import terminal_table
 from recipes.storage import read_json, write_json
@@ -63,7 +64,7 @@ def main() -> None:
         state = process_state()
         for name in names:
             _claim(CLAIMS[name], options, state)
-    except (FileExistsError, FileNotFoundError, ImportError, ValueError) as error:
+    except (*FAULTS, ImportError) as error:
         sys.exit(f"error: {error}")
     state.destroy_process_group()
 

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from recipes.config import RunConfig
 from recipes.data import ImageData
 from recipes.network import Network
-from recipes.storage import read_json, write_json
+from recipes.storage import read_json, write_json, writing
 
 CONFIG, RESULT, WEIGHTS = "config.json", "result.json", "model.safetensors"
 MOST_CLASSES_SHOWN = 200
@@ -103,8 +103,9 @@ def write_weights(network: nn.Module, run_dir: Path) -> Path:
     """Write the final weights as safetensors; returns the file."""
     path = run_dir / WEIGHTS
     beside = path.with_name(f".{path.name}.partial")
-    save_model(network, str(beside))
-    return beside.replace(path)
+    with writing(path):
+        save_model(network, str(beside))
+        return beside.replace(path)
 
 
 def trained_network(config: RunConfig, data: ImageData) -> Network:

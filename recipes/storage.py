@@ -1,4 +1,4 @@
-"""Files that are either the old ones or the new ones, whenever a run is killed."""
+"""Files that are the old ones or the new ones, when a run is killed and when a disk is full."""
 
 from __future__ import annotations
 
@@ -6,8 +6,31 @@ import hashlib
 import json
 import math
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say of what cannot be written where it was to go, and how to go on.
+
+    Raises:
+        OSError: in place of what Python, torch (RuntimeError) and safetensors raise when a disk is
+            full. Of the three, torch does not say why.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        free = shutil.disk_usage(next(place for place in path.parents if place.exists())).free
+        raise OSError(
+            f"{path} cannot be written ({error}; {free:,} bytes are free there). What was written "
+            "before is as it was: free space, then start again; a run goes on with --resume"
+        ) from error
 
 
 def write_json(path: Path, values: Any, indent: int | None = 1) -> None:
@@ -20,14 +43,16 @@ def write_json(path: Path, values: Any, indent: int | None = 1) -> None:
 
     Raises:
         ValueError: for NaN and infinity, which JSON does not have; see :func:`json_values`.
+        OSError: see :func:`writing`.
     """
     beside = path.with_name(f".{path.name}.partial")
-    with beside.open("w", encoding="utf-8") as file:
-        json.dump(values, file, indent=indent, allow_nan=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
+    with writing(path):
+        with beside.open("w", encoding="utf-8") as file:
+            json.dump(values, file, indent=indent, allow_nan=False)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
 
 
 def json_values(values: Any) -> Any:
@@ -35,6 +60,13 @@ def json_values(values: Any) -> Any:
     if isinstance(values, dict):
         return {name: json_values(value) for name, value in values.items()}
     return None if isinstance(values, float) and not math.isfinite(values) else values
+
+
+def finite(values: Any) -> bool:
+    """Whether no number in nested dicts and lists is NaN or infinite."""
+    if isinstance(values, dict | list):
+        return all(map(finite, values.values() if isinstance(values, dict) else values))
+    return not isinstance(values, float) or math.isfinite(values)
 
 
 def read_json(path: Path) -> Any:

@@ -17,7 +17,7 @@ from dataclasses import asdict
 import tyro
 from accelerate.utils import gather_object, tqdm
 
-from recipes.engine import train
+from recipes.engine import FAULTS, train
 from recipes.launch import process_state
 from recipes.provenance import commit, provenance
 from recipes.report import terminal_table
@@ -44,7 +44,7 @@ def main() -> None:
     config.output.mkdir(parents=True, exist_ok=True)
     try:
         agrees = run_grid(config) if isinstance(config, Grid) else run_images(config)
-    except (FileExistsError, ValueError) as error:
+    except FAULTS as error:
         sys.exit(f"error: {error}")
     process_state().destroy_process_group()
     sys.exit(0 if agrees else 1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 
 from recipes.config import RunConfig, parse_config
-from recipes.engine import train
+from recipes.engine import FAULTS, train
 from recipes.launch import process_state
 
 
@@ -18,7 +18,7 @@ def main() -> None:
     config = parse_config(RunConfig)
     try:
         result = train(config)
-    except (FileExistsError, ValueError) as error:
+    except FAULTS as error:
         sys.exit(f"error: {error}")
     state = process_state()
     last = result.history[-1]

@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -71,15 +70,20 @@ def decode(paths: Sequence[Path], mode: Mode, size: int | None) -> Tensor:
     """
     first = _picture(paths[0], mode, size)
     images = torch.empty((len(paths), *first.shape), dtype=torch.uint8)
+
+    def alike(path: Path) -> Tensor:
+        picture = _picture(path, mode, size)
+        if picture.shape != first.shape:
+            raise ValueError(
+                f"{path} has {_pixels(picture)} pixels, {paths[0]} has {_pixels(first)}: give all "
+                "images one size with --image-size"
+            )
+        return picture
+
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        pictures = pool.map(partial(_picture, mode=mode, size=size), paths)
+        pictures = pool.map(alike, paths)  # what a thread raises is raised here, the rest cancelled
         bar = tqdm(pictures, total=len(paths), desc="reading images", mininterval=0.5)
         for number, picture in enumerate(bar):
-            if picture.shape != first.shape:
-                raise ValueError(
-                    f"{paths[number]} has {_pixels(picture)} pixels, {paths[0]} has "
-                    f"{_pixels(first)}: give all images one size with --image-size"
-                )
             images[number] = picture
     return images
 

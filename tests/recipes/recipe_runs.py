@@ -18,7 +18,7 @@ import recipes.engine
 import recipes.result
 from recipes.backbones import BACKBONES
 from recipes.config import PRESETS
-from recipes.engine import train
+from recipes.engine import FAULTS, train
 from recipes.result import RunResult
 
 KILLED = -9
@@ -53,7 +53,7 @@ BACKBONES |= {"cnn-dropout": cnn_with_dropout, "cnn-image-by-image": cnn_image_b
 
 
 def start(config, moment=None, rank=0, processes=1, port=0):
-    """Train in a new process, which dies at the named moment."""
+    """Train in a new process, which dies at the named moment, or does first what it is given."""
     environment = {"ACCELERATE_USE_CPU": "true"}
     if processes > 1:
         environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
@@ -65,7 +65,7 @@ def start(config, moment=None, rank=0, processes=1, port=0):
 
 def run(config, moment=None, processes=1):
     """Train to the end, or to the named moment; returns the exit codes of the processes."""
-    port = _free_port() if processes > 1 else 0
+    port = free_port() if processes > 1 else 0
     group = [start(config, moment, rank, processes, port) for rank in range(processes)]
     for process in group:
         process.join(timeout=120)
@@ -77,6 +77,11 @@ def run(config, moment=None, processes=1):
     return [process.exitcode for process in group]
 
 
+def error_file(config, rank=0):
+    """Where a process that was not killed leaves its error."""
+    return config.run_dir.with_name(f"{config.run_dir.name}-error{rank}.txt")
+
+
 def metrics(run_dir):
     """All that a run measured, without the clock."""
     history = RunResult.read(run_dir).history
@@ -85,6 +90,12 @@ def metrics(run_dir):
 
 def weights(run_dir):
     return (run_dir / "model.safetensors").read_bytes()
+
+
+def files_below(directory):
+    """Contents by path."""
+    files = (path for path in directory.rglob("*") if path.is_file())
+    return {str(path.relative_to(directory)): path.read_bytes() for path in files}
 
 
 def kill_in_mid_epoch(config, directory, processes=1):
@@ -99,7 +110,7 @@ def kill_in_mid_epoch(config, directory, processes=1):
     return RunResult.read(killed.run_dir)
 
 
-def _free_port():
+def free_port():
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]
@@ -109,8 +120,12 @@ def _work(config, moment, environment):
     os.environ.update(environment)
     torch.set_num_threads(1)
     if moment is not None:
-        MOMENTS[moment]()
-    train(config)
+        MOMENTS.get(moment, moment)()
+    try:
+        train(config)
+    except FAULTS as error:
+        error_file(config, int(environment.get("RANK", 0))).write_text(f"{error!r}")
+        raise
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 

@@ -76,6 +76,30 @@ def test_json_round_trip_has_no_differences(tmp_path):
     assert dataclasses.replace(config, seed=3).differences(saved) == ["seed: 0 -> 3"]
 
 
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_setting_that_a_saved_run_lacks_had_its_default(name):
+    preset = PRESETS[name][1]
+    defaults = {
+        field.name: field.default
+        for field in dataclasses.fields(preset)
+        if field.default is not dataclasses.MISSING
+    }
+    assert len(defaults) > 20
+    for setting, default in defaults.items():
+        saved = json.loads(json.dumps(preset.to_json()))
+        had = saved.pop(setting)
+        same = json.loads(json.dumps(default, default=str)) == had
+        assert (preset.differences(saved) == []) == same, setting
+    saved = preset.to_json()
+    del saved["weighting"]
+    assert dataclasses.replace(preset, weighting="equal").differences(saved) == []
+
+
+def test_a_setting_that_only_the_saved_run_has_is_a_difference():
+    preset = PRESETS["multi-digits"][1]
+    assert preset.differences(preset.to_json() | {"ema": 0.9}) == ["ema: 0.9 -> None"]
+
+
 def test_train_script_shows_its_presets():
     done = subprocess.run(
         [sys.executable, "recipes/train.py", "--help"],

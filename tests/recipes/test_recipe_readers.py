@@ -1,4 +1,5 @@
 import json
+import time
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from PIL import Image
 from torchvision import datasets
 
 from recipes.data import DataOptions, load_data, read_tasks
+from recipes.data._pictures import Pictures
 
 pytestmark = pytest.mark.recipes
 
@@ -272,3 +274,32 @@ def test_a_data_set_is_the_same_every_time(mnist):
     again = load_data("multi-mnist-10-10", options)
     assert again is not once
     assert same(once, again)
+
+
+@pytest.mark.parametrize("fault", ["unreadable", "another size", "no memory"])
+def test_a_fault_in_one_of_many_images_stops_the_reading_at_once(
+    fault, tmp_path, monkeypatch, record_property
+):
+    paths = [tmp_path / f"{number:03}.png" for number in range(500)]
+    for path in paths:
+        Image.new("L", (4, 4)).save(path)
+    if fault == "another size":
+        Image.new("L", (5, 4)).save(paths[7])
+    if fault == "unreadable":
+        paths[7].write_bytes(b"")
+    opened, open_image = [], Image.open
+
+    def slow_open(path):
+        opened.append(path)
+        time.sleep(0.002)
+        if fault == "no memory" and path == paths[7]:
+            raise MemoryError("too many pixels")
+        return open_image(path)
+
+    monkeypatch.setattr(Image, "open", slow_open)
+    pictures = Pictures.in_files(paths, torch.zeros(500, dtype=torch.int64), "L")
+    expected = MemoryError if fault == "no memory" else ValueError
+    with pytest.raises(expected, match=r"too many pixels|007\.png"):
+        pictures.fetch(torch.arange(500))
+    assert len(opened) < 100
+    record_property("faults", 1)
