@@ -4,24 +4,30 @@ A checkpoint is a directory: what Accelerate saves of the model, the optimiser, 
 random generators, and ``manifest.json``, written last, with everything else and the SHA-256 of each
 file. The directory is filled under another name and moved into place, so that a run killed at any
 moment leaves the checkpoints before it untouched. Our own state is JSON, never something registered
-with Accelerate, which it would unpickle; the rest is loaded with ``weights_only=True``.
+with Accelerate, which it would unpickle; the rest is loaded with ``weights_only=True``. A checkpoint
+may have been made by anybody: what is wrong in it is an error or a warning, and runs no code.
 """
 
 from __future__ import annotations
 
+import pickle
 import shutil
 import warnings
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
+from accelerate.utils import RNG_STATE_NAME, load
+from safetensors import SafetensorError
 
 from recipes.storage import read_json, sha256, write_json
 
 FORMAT = 1
 KEEP = 2
 MANIFEST = "manifest.json"
+_UNREADABLE = (EOFError, OSError, SafetensorError, pickle.UnpicklingError)
 
 
 @dataclass
@@ -87,7 +93,11 @@ def newest_checkpoint(directory: Path) -> Path | None:
 
 
 def load_checkpoint(accelerator: Accelerator, checkpoint: Path) -> Progress:
-    """Put everything back as it was saved; called by every process."""
+    """Put everything back as it was saved; called by every process.
+
+    Raises:
+        ValueError: if the files are those of the manifest, but not what this run saves.
+    """
     manifest = read_json(checkpoint / MANIFEST)
     if manifest["processes"] != accelerator.num_processes:
         warnings.warn(
@@ -95,8 +105,22 @@ def load_checkpoint(accelerator: Accelerator, checkpoint: Path) -> Progress:
             f"{accelerator.num_processes}: the run goes on, but not to exactly the same metrics",
             stacklevel=2,
         )
-    accelerator.load_state(str(checkpoint))
+    try:
+        accelerator.load_state(str(checkpoint))
+        if manifest["processes"] == accelerator.num_processes:
+            _check_generator(checkpoint / f"{RNG_STATE_NAME}_{accelerator.process_index}.pkl")
+    except (*_UNREADABLE, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{checkpoint} cannot be loaded ({error}): delete it, and the run goes on from the one "
+            "before"
+        ) from error
     return Progress(**manifest["progress"])
+
+
+def _check_generator(file: Path) -> None:
+    """ValueError if the random generator is not as saved: Accelerate does not say so."""
+    if not torch.equal(load(file)["torch_manual_seed"], torch.get_rng_state()):
+        raise ValueError(f"the random generators were not put back from {file.name}")
 
 
 def _finished(directory: Path) -> list[Path]:
@@ -113,12 +137,31 @@ def _fault(checkpoint: Path) -> str | None:
         manifest = read_json(checkpoint / MANIFEST)
         if manifest["format"] != FORMAT:
             return f"its format is {manifest['format']}, this version reads {FORMAT}"
-        for name, digest in manifest["sha256"].items():
-            if sha256(checkpoint / name) != digest:
+        if not (isinstance(manifest["processes"], int) and _sound(manifest["progress"])):
+            return f"its {MANIFEST} does not say where the run stood"
+        # Names come from the directory, so that the manifest cannot lead out of it.
+        there = {path.name: path for path in checkpoint.iterdir() if path.name != MANIFEST}
+        if there.keys() != manifest["sha256"].keys():
+            differing = sorted(there.keys() ^ manifest["sha256"].keys())
+            return f"it does not have the files of its {MANIFEST}: {differing[0]!r:.80} differs"
+        for name, path in there.items():
+            if not path.is_file() or sha256(path) != manifest["sha256"][name]:
                 return f"{name} is not the file that was written"
-        Progress(**manifest["progress"])
     except (OSError, ValueError) as error:
         return str(error)
     except (KeyError, TypeError, AttributeError) as error:
         return f"its {MANIFEST} is incomplete ({error!r})"
     return None
+
+
+def _sound(progress: dict[str, Any]) -> bool:
+    """Whether a run can have stood there."""
+    found = Progress(**progress)
+    return (
+        all(isinstance(n, int) and n >= 0 for n in (found.epoch, found.step))
+        and isinstance(found.train_seconds, int | float)
+        and isinstance(found.history, list)
+        and len(found.history) == found.epoch + 1  # the first is from before training
+        and all(isinstance(row, dict) for row in found.history)
+        and isinstance(found.weighting, dict)
+    )
