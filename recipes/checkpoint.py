@@ -3,9 +3,10 @@
 A checkpoint is a directory: what Accelerate saves of the model, the optimiser, the schedule and the
 random generators, and ``manifest.json``, written last, with everything else and the SHA-256 of each
 file. The directory is filled under another name and moved into place, so that a run killed at any
-moment leaves the checkpoints before it untouched. Our own state is JSON, never something registered
-with Accelerate, which it would unpickle; the rest is loaded with ``weights_only=True``. A checkpoint
-may have been made by anybody: what is wrong in it is an error or a warning, and runs no code.
+moment leaves the checkpoints before it untouched.
+
+Whoever wrote it, what is loaded runs no code: our own state is JSON, never something registered
+with Accelerate, which it would unpickle; the rest is loaded with ``weights_only=True``.
 """
 
 from __future__ import annotations
@@ -110,8 +111,9 @@ def load_checkpoint(accelerator: Accelerator, checkpoint: Path) -> Progress:
         if manifest["processes"] == accelerator.num_processes:
             _check_generator(checkpoint / f"{RNG_STATE_NAME}_{accelerator.process_index}.pkl")
     except (*_UNREADABLE, KeyError, RuntimeError, TypeError, ValueError) as error:
+        fault = str(error).partition("\n")[0]
         raise ValueError(
-            f"{checkpoint} cannot be loaded ({error}): delete it, and the run goes on from the one "
+            f"{checkpoint} cannot be loaded ({fault}): delete it, and the run goes on from the one "
             "before"
         ) from error
     return Progress(**manifest["progress"])
@@ -136,21 +138,24 @@ def _fault(checkpoint: Path) -> str | None:
     try:
         manifest = read_json(checkpoint / MANIFEST)
         if manifest["format"] != FORMAT:
-            return f"its format is {manifest['format']}, this version reads {FORMAT}"
+            return f"its format is {manifest['format']!r:.80}, this version reads {FORMAT}"
         if not (isinstance(manifest["processes"], int) and _sound(manifest["progress"])):
             return f"its {MANIFEST} does not say where the run stood"
-        # Names come from the directory, so that the manifest cannot lead out of it.
-        there = {path.name: path for path in checkpoint.iterdir() if path.name != MANIFEST}
-        if there.keys() != manifest["sha256"].keys():
-            differing = sorted(there.keys() ^ manifest["sha256"].keys())
-            return f"it does not have the files of its {MANIFEST}: {differing[0]!r:.80} differs"
-        for name, path in there.items():
-            if not path.is_file() or sha256(path) != manifest["sha256"][name]:
-                return f"{name} is not the file that was written"
+        return _fault_of_files(checkpoint, manifest["sha256"])
     except (OSError, ValueError) as error:
         return str(error)
     except (KeyError, TypeError, AttributeError) as error:
         return f"its {MANIFEST} is incomplete ({error!r})"
+
+
+def _fault_of_files(checkpoint: Path, digests: dict[str, str]) -> str | None:
+    # Names come from the directory, so that the manifest cannot lead out of it.
+    there = {path.name: path for path in checkpoint.iterdir() if path.name != MANIFEST}
+    if differing := sorted(there.keys() ^ digests.keys()):
+        return f"{differing[0]!r:.80} is not both in it and in its {MANIFEST}"
+    for name, path in there.items():
+        if not path.is_file() or sha256(path) != digests[name]:
+            return f"{name} is not the file that was written"
     return None
 
 

@@ -162,6 +162,7 @@ class CompareConfig(Settings):
             values = getattr(self, name)
             if not values or len(set(values)) < len(values):
                 raise ValueError(f"{name}={values}: at least one is needed, and none twice")
+        self.runs()  # which check their heads and seeds
 
     @property
     def report_dir(self) -> Path:
@@ -192,8 +193,9 @@ def _among(settings: Settings, **known: Mapping[str, object]) -> None:
 
 def _at_least(settings: Settings, **lowest: int) -> None:
     for name, least in lowest.items():
-        if getattr(settings, name) < least:
-            raise ValueError(f"{name}={getattr(settings, name)}: at least {least} is needed")
+        value = getattr(settings, name)
+        if not isinstance(value, int) or value < least:
+            raise ValueError(f"{name}={value}: at least {least} is needed")
 
 
 _WITHOUT_EFFECT = {"log_with", "output", "checkpoint_every", "resume", "preset", "download"}

@@ -161,16 +161,12 @@ class Head(Specified):
         return linears
 
     def _linears_by_task(self) -> nn.ModuleDict:
-        linears = nn.ModuleDict()
-        for task, linear in zip(self.tasks.labels, self._linears(), strict=True):
-            try:
-                linears[task] = linear
-            except KeyError as error:
-                raise ValueError(
-                    f"task {task!r:.80} has a name that no module can have ({error}): take "
-                    "another, or no names"
-                ) from error
-        return linears
+        try:
+            return nn.ModuleDict(dict(zip(self.tasks.labels, self._linears(), strict=True)))
+        except KeyError as error:
+            raise ValueError(
+                f"a task has a name that no module can have ({error}): take another, or no names"
+            ) from error
 
     @torch.no_grad()
     def _folded(self) -> tuple[Tensor, Tensor | None]:

@@ -149,7 +149,7 @@ def test_many_tasks_are_as_quick_as_they_are_many():
 )  # fmt: skip
 def test_a_hostile_fingerprint_is_refused(frame, record_property):
     head = HEADS["single"]()
-    with pytest.raises(ValueError, match="fingerprint of the frame|not those that were saved"):
+    with pytest.raises(ValueError, match=r"fingerprint of the frame|not those that were saved"):
         check_frame(head, to_spec(head) | {"frame": frame})
     record_property("hostile", 1)
 
