@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 
-from recipes.canvas import COLOURS, new_figure, svg_text
+from recipes.canvas import COLOURS, new_figure, plain, svg_text
 
 LONGEST = 44  # characters of a label
 
@@ -96,4 +96,4 @@ def _draw(
 def _plain(label: str) -> str:
     """Text that matplotlib does not read as mathematics, and that leaves room for bars."""
     short = label if len(label) <= LONGEST else f"{label[: LONGEST - 1]}…"
-    return short.replace("$", r"\$")
+    return plain(short)

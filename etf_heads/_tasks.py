@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, TypeVar
 
 V = TypeVar("V")
@@ -80,7 +81,7 @@ class Tasks:
     @property
     def slices(self) -> tuple[slice, ...]:
         """Where each task's rows stand among all class vectors."""
-        ends = [sum(self.sizes[: t + 1]) for t in range(len(self.sizes))]
+        ends = accumulate(self.sizes)
         return tuple(slice(e - k, e) for e, k in zip(ends, self.sizes, strict=True))
 
     def index(self, task: str | int) -> int:

@@ -45,7 +45,7 @@ def heat_map(
 ) -> AxesImage:
     """Cosines between class vectors from blue (-1) to red (1), with lines between the tasks."""
     image = ax.imshow(cosines, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
-    ax.set_title(title)
+    ax.set_title(plain(title))
     ax.grid(visible=False)
     ax.set(xticks=[], yticks=[])
     edge = -0.5
@@ -54,6 +54,11 @@ def heat_map(
         ax.axhline(edge, color="black", linewidth=0.6)
         ax.axvline(edge, color="black", linewidth=0.6)
     return image
+
+
+def plain(text: str) -> str:
+    """Text that matplotlib does not read as mathematics; for names that users chose."""
+    return text.replace("$", r"\$")
 
 
 def svg_text(figure: Figure) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -81,6 +81,9 @@ class Settings(DataOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if Path(self.preset).name != self.preset or self.preset == "..":
+            raise ValueError(f"preset={self.preset!r}: a name is needed, not a path")
+        _among(self, data=DATASETS, weighting=WEIGHTINGS)
         check_options(self.data, self)
         backbone(self.backbone)
         _at_least(
@@ -117,6 +120,7 @@ class RunConfig(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _among(self, head=HEADS)
         _at_least(self, seed=0)
 
     @property
@@ -164,6 +168,7 @@ class CompareConfig(Settings):
             values = getattr(self, name)
             if not values or len(set(values)) < len(values):
                 raise ValueError(f"{name}={values}: at least one is needed, and none twice")
+        self.runs()  # which check their heads and seeds
 
     @property
     def report_dir(self) -> Path:
@@ -186,10 +191,17 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
+def _among(settings: Settings, **known: Mapping[str, object]) -> None:
+    for name, names in known.items():
+        if getattr(settings, name) not in names:
+            raise ValueError(f"{name}={getattr(settings, name)!r}: possible are {', '.join(names)}")
+
+
 def _at_least(settings: Settings, **lowest: int) -> None:
     for name, least in lowest.items():
-        if getattr(settings, name) < least:
-            raise ValueError(f"{name}={getattr(settings, name)}: at least {least} is needed")
+        value = getattr(settings, name)
+        if not isinstance(value, int) or value < least:
+            raise ValueError(f"{name}={value}: at least {least} is needed")
 
 
 _WITHOUT_EFFECT = {"log_with", "output", "checkpoint_every", "resume", "preset", "download"}

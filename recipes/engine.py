@@ -15,7 +15,7 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 from recipes.augment import batch_generator, random_flip, random_shift
-from recipes.checkpoint import Progress, load_checkpoint, newest_checkpoint, save_checkpoint
+from recipes.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from recipes.config import RunConfig
 from recipes.data import ImageData, load_data, train_loader
 from recipes.launch import (
@@ -27,6 +27,7 @@ from recipes.launch import (
     share_buffers,
     tracker_scalars,
 )
+from recipes.manifest import Progress
 from recipes.measure import measure
 from recipes.network import Network
 from recipes.provenance import provenance

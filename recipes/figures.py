@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
-from recipes.canvas import COLOURS, GREYS, heat_map, new_figure, svg_text
+from recipes.canvas import COLOURS, GREYS, heat_map, new_figure, plain, svg_text
 
 Values = Sequence[float | None]
 """Of a measure, over epochs."""
@@ -90,7 +90,9 @@ def savings_bars(heads: Mapping[str, Any], baseline: str) -> str:
     colours = head_colours(list(heads))
     for ax, (title, cost) in zip(axes, costs.items(), strict=True):
         shares = [cost(head) / cost(heads[baseline]) for head in heads.values()]
-        bars = ax.barh(list(heads), shares, color=list(colours.values()), height=0.7)
+        bars = ax.barh(
+            [plain(name) for name in heads], shares, color=list(colours.values()), height=0.7
+        )
         ax.bar_label(bars, [f"{share:.0%}" for share in shares], padding=3, fontsize=8)
         ax.set(title=title, xlim=(0, 1.35 * max(1.0, *shares)), xticks=[])
         ax.grid(visible=False)
@@ -108,7 +110,7 @@ def _line(
         [math.nan if value is None else value for value in curve[key]]
         for key in ("mean", "low", "high")
     )
-    ax.plot(epochs, mean, style, color=colour, label=name)
+    ax.plot(epochs, mean, style, color=colour, label=plain(name))
     ax.fill_between(epochs, low, high, color=colour, alpha=0.13, linewidth=0)
 
 

@@ -37,10 +37,10 @@ class LearnedHead(nn.Module):
         logits = self.linear(features).split(list(self.tasks.values()), dim=-1)
         return dict(zip(self.tasks, logits, strict=True))
 
-    def linears(self) -> nn.ModuleDict:
+    def linears(self) -> dict[str, nn.Linear]:
         """Copies of the classifier as one linear layer a task, without the normalisation."""
         sizes = list(self.tasks.values())
-        linears = nn.ModuleDict()
+        linears = {}
         for task, weight, bias in zip(
             self.tasks, self.weight.split(sizes), self.bias.split(sizes), strict=True
         ):

@@ -51,8 +51,16 @@ class RunResult:
 
     @classmethod
     def read(cls, run_dir: Path) -> RunResult:
-        """The result of a finished run."""
-        return cls(**read_json(run_dir / RESULT))
+        """The result of a finished run.
+
+        Raises:
+            ValueError: if the file has something else.
+        """
+        values = read_json(run_dir / RESULT)
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise ValueError(f"{run_dir / RESULT} is not the result of a run: {error}") from error
 
 
 def terminal_epoch(history: Sequence[Mapping[str, Any]]) -> int | None:
@@ -91,7 +99,10 @@ def open_run_directory(config: RunConfig) -> RunResult | None:
         raise FileExistsError(
             f"{run_dir} already holds a run: go on with it with --resume, or give another --output"
         )
-    if differences := config.differences(read_json(run_dir / CONFIG)):
+    saved = read_json(run_dir / CONFIG)
+    if not isinstance(saved, dict):
+        raise ValueError(f"{run_dir / CONFIG} does not hold settings: give another --output")
+    if differences := config.differences(saved):
         raise ValueError(
             f"the run in {run_dir} was started with other settings ({'; '.join(differences)}): "
             "resume it with its own, or give another --output"

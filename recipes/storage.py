@@ -73,12 +73,16 @@ def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        ValueError: naming the file, if it is not JSON.
+        ValueError: naming the file, if it is not JSON, which has no NaN and no infinity.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+    except (RecursionError, ValueError) as error:
         raise ValueError(f"{path} is not valid JSON: {error}") from error
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON value")
 
 
 def sha256(path: Path) -> str:

@@ -47,6 +47,11 @@ class GramCode(KeepsPrecision, Code):
     def __init__(self, gram: Tensor, tasks: Tasks, columns: int) -> None:
         super().__init__(tasks.total, columns)
         self.tasks = tasks
+        if gram.shape != (tasks.total, tasks.total) or not gram.is_floating_point():
+            raise ValueError(
+                f"gram must be a floating-point matrix of shape {(tasks.total, tasks.total)}, got "
+                f"{gram.dtype} of shape {tuple(gram.shape)}"
+            )
         dtype = at_least_float32(gram.dtype)
         factor = gram.new_empty(tasks.total, columns)
         if not gram.is_meta:
@@ -80,7 +85,7 @@ def gram_rank(eigenvalues: Tensor) -> int:
 
 
 def _factor(gram: Tensor, tasks: Tasks, columns: int) -> Tensor:
-    values, vectors = _spectrum(gram, tasks)
+    values, vectors = _spectrum(gram)
     rank = gram_rank(values)
     root = (vectors * values.sqrt()) @ vectors.mT
     basis: Tensor = torch.block_diag(*(helmert(k, device=gram.device) for k in tasks.sizes))
@@ -96,12 +101,7 @@ def _factor(gram: Tensor, tasks: Tasks, columns: int) -> Tensor:
     )
 
 
-def _spectrum(gram: Tensor, tasks: Tasks) -> tuple[Tensor, Tensor]:
-    if gram.shape != (tasks.total, tasks.total) or not gram.is_floating_point():
-        raise ValueError(
-            f"gram must be a floating-point matrix of shape {(tasks.total, tasks.total)}, got "
-            f"{gram.dtype} of shape {tuple(gram.shape)}"
-        )
+def _spectrum(gram: Tensor) -> tuple[Tensor, Tensor]:
     gram = gram.double()
     if not torch.allclose(gram, gram.mT, atol=1e-6 * float(gram.abs().max())):
         raise ValueError("gram must be symmetric and finite")

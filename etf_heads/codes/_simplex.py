@@ -45,6 +45,7 @@ class SimplexCode(Code):
 
     def __init__(self, tasks: Tasks, columns: int, cross_task: CrossTask = "orthogonal") -> None:
         super().__init__(tasks.total, columns)
+        _check_cross_task(cross_task)
         least = tasks.rank if cross_task == "orthogonal" else max(tasks.sizes) - 1
         if not least <= columns <= tasks.rank and columns != tasks.total:
             fewest = "" if least == tasks.rank else f" (or down to {least})"
@@ -63,10 +64,7 @@ class SimplexCode(Code):
         Raises:
             ValueError: if the tasks do not fit.
         """
-        if cross_task not in get_args(CrossTask):
-            raise ValueError(
-                f"cross_task must be one of {', '.join(get_args(CrossTask))}; got {cross_task!r}"
-            )
+        _check_cross_task(cross_task)
         if in_features >= tasks.total:
             return tasks.total
         if in_features >= tasks.rank:
@@ -113,6 +111,13 @@ class SimplexCode(Code):
     def extra_repr(self) -> str:
         """Sizes, for ``print(module)``."""
         return f"classes={list(self.tasks.sizes)}, columns={self.columns}"
+
+
+def _check_cross_task(cross_task: str) -> None:
+    if cross_task not in get_args(CrossTask):
+        raise ValueError(
+            f"cross_task must be one of {', '.join(get_args(CrossTask))}; got {cross_task!r}"
+        )
 
 
 def _centre(coordinates: Tensor) -> Tensor:

@@ -160,6 +160,14 @@ class Head(Specified):
             linears.append(linear)
         return linears
 
+    def _linears_by_task(self) -> nn.ModuleDict:
+        try:
+            return nn.ModuleDict(dict(zip(self.tasks.labels, self._linears(), strict=True)))
+        except KeyError as error:
+            raise ValueError(
+                f"a task has a name that no module can have ({error}): take another, or no names"
+            ) from error
+
     @torch.no_grad()
     def _folded(self) -> tuple[Tensor, Tensor | None]:
         weight, bias, norm = self.weight, self.bias, self.norm
@@ -265,9 +273,10 @@ class MultiTaskFixedHead(FixedHead):
         A "batch" normalisation is folded in with its running statistics (as in eval mode).
 
         Raises:
-            ValueError: if another normalisation stands before the head.
+            ValueError: if another normalisation stands before the head, or a task has a name that
+                no module can have, such as "a.b".
         """
-        return nn.ModuleDict(dict(zip(self.tasks.labels, self._linears(), strict=True)))
+        return self._linears_by_task()
 
 
 def _make_norm(

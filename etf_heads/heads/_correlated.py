@@ -126,7 +126,7 @@ class CorrelatedETFHead(MultiTaskFixedHead):
     @classmethod
     def from_arguments(cls, **arguments: Any) -> CorrelatedETFHead:
         """A head from its parts, without solving for them."""
-        duality_gap = arguments.pop("duality_gap")
+        duality_gap = float(arguments.pop("duality_gap"))
         head = super().from_arguments(**arguments)
         head.duality_gap = duality_gap
         return head

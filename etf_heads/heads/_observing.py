@@ -109,12 +109,9 @@ class ObservingHead(Head):
         A "batch" normalisation is folded in with its running statistics (as in eval mode).
 
         Raises:
-            ValueError: if another normalisation stands before the head.
+            ValueError: as in :meth:`CompoundETFHead.to_linear`.
         """
-        linears = self._linears()
-        if self.one_task:
-            return linears[0]
-        return nn.ModuleDict(dict(zip(self.tasks.labels, linears, strict=True)))
+        return self._linears()[0] if self.one_task else self._linears_by_task()
 
     @property
     def decay(self) -> float:

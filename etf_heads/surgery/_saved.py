@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -246,6 +247,9 @@ def _read(
         if told["format"] != _FORMAT:
             raise ValueError(f"its format is {told['format']!r:.80}, this version reads {_FORMAT}")
         places = [_Place(**place) for place in told["heads"]]
+        named = Counter(name for place in places for name in place.names)
+        if twice := [name for name, times in named.items() if times > 1]:
+            raise ValueError(f"it has two heads at {twice[0]!r:.200}")
         outputs = {
             name: TaskOutputs(Tasks.parse(o["tasks"]), channels_first=bool(o["channels_first"]))
             for name, o in told["outputs"].items()
@@ -256,8 +260,7 @@ def _read(
             raise ValueError(f"the model has no module {unknown[0]!r:.200}")
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise ValueError(f"what {path} says of its heads cannot be used: {error}") from error
-    known = {name for place in places for name in place.names}
-    extra = [n for head in _heads(model) for n in names_of(model, head) if n not in known]
+    extra = [n for head in _heads(model) for n in names_of(model, head) if n not in named]
     if extra:
         raise ValueError(f"the model has a fixed head at {extra[0]!r}, {path} has none there")
     return places, outputs

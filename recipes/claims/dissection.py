@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recipes.canvas import heat_map, new_figure, svg_text
+from recipes.canvas import heat_map, new_figure, plain, svg_text
 from recipes.claims.claim import Claim, Criterion, Evidence, Plan, Record, Variant
 from recipes.data import ImageData, ImageSet
 from recipes.network import Network, evaluate
@@ -212,7 +212,7 @@ def figures(evidence: Evidence) -> list[Figure]:
             image = heat_map(ax, cosines, tasks, f"{head}: {part} picture alone")
             ax.set_ylabel(f"its {tasks[row]} class means")
             ax.set_xticks([k * tasks[0] + tasks[0] / 2 - 0.5 for k in range(2)])
-            ax.set_xticklabels([f"{task} class vectors" for task in records[0]["tasks"]])
+            ax.set_xticklabels([f"{plain(task)} class vectors" for task in records[0]["tasks"]])
             ax.tick_params(length=0)
     if image is not None:
         figure.colorbar(image, ax=axes, shrink=0.75, label="cosine", aspect=14)

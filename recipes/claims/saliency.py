@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from recipes.canvas import new_figure, svg_text
+from recipes.canvas import new_figure, plain, svg_text
 from recipes.claims.claim import Claim, Criterion, Evidence, Plan, Variant
 from recipes.config import RunConfig
 from recipes.data import ImageData
@@ -235,18 +235,14 @@ def figures(evidence: Evidence) -> list[Figure]:
     for column, name in enumerate(names):
         record = evidence[name][0]
         extra = record["extra"]
-        for task, title in enumerate(record["tasks"]):
+        for task, of in enumerate(record["tasks"]):
+            title = plain(of.replace("_", " "))
             for row in range(SHOWN):
                 ax = axes[row * 2 * len(names) + 2 * column + task]
                 ax.imshow(extra["images"][row], cmap="gray")
                 ax.imshow(extra["maps"][task][row], cmap="inferno", vmin=0, vmax=1, alpha=0.6)
                 ax.set_axis_off()
-            axes[2 * column + task].set_title(
-                f"{name}\n{title.replace('_', ' ')}"
-                if task == 0
-                else f"\n{title.replace('_', ' ')}",
-                fontsize=7,
-            )
+            axes[2 * column + task].set_title(f"{name if task == 0 else ''}\n{title}", fontsize=7)
     caption = (
         "Grad-CAM++ maps of the logit of the right class, from dark (0) to bright (1), on the same "
         "test images for all, first seed. The number beside a head is the share of training images "

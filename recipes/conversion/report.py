@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from recipes.canvas import COLOURS, GREYS, new_figure, svg_text
+from recipes.canvas import COLOURS, GREYS, new_figure, plain, svg_text
 from recipes.conversion.summary import Summary
 from recipes.conversion.swap import KEPT
 from recipes.page import origin, settings_in_words, write_page
@@ -100,9 +100,9 @@ def _errors(summary: Summary) -> str:
                 s=14,
                 color=colour,
                 zorder=3,
-                label=way,
+                label=plain(way),
             )
-        ax.set(title=head, yscale="log", xticks=range(len(stages)), xticklabels=stages)
+        ax.set(title=plain(head), yscale="log", xticks=range(len(stages)), xticklabels=stages)
     axes[0].set_ylabel("test error, %")
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,7 @@ def _mappings(
 
 
 def _same_classes(path: Path, given: Sequence[str], classes: Sequence[str]) -> None:
-    twice = sorted({name for name in given if given.count(name) > 1})
+    twice = sorted(name for name, times in Counter(given).items() if times > 1)
     unknown, missing = sorted(set(given) - set(classes)), sorted(set(classes) - set(given))
     for fault, names in (("twice", twice), ("but is no folder", unknown)):
         if names:

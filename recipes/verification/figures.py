@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
 from etf_heads.theory import binary_cosine
-from recipes.canvas import COLOURS, heat_map, new_figure, svg_text
+from recipes.canvas import COLOURS, heat_map, new_figure, plain, svg_text
 from recipes.figures import head_colours
 from recipes.verification.effective import LOWEST, closed_form, limit_cosine
 
@@ -97,11 +97,11 @@ def measured_cosines(
         if name in fits:
             strength = fits[name]["strength"]
             if strength > 1.5 * LOWEST:
-                label = f"closed form fitted to {name}: {strength:.1e}"
+                label = f"closed form fitted to {plain(name)}: {strength:.1e}"
                 theory_curve(ax, strength, label, color=colour, linewidth=1)
             read = [cell["effective"]["strength_equal"] for cell in cells]
             theory = [closed_form([p], c)[0] for p, c in zip(shares, read, strict=True)]
-            label = f"closed form, λ's from the logit gaps of {name}"
+            label = f"closed form, λ's from the logit gaps of {plain(name)}"
             ax.plot(shares, theory, "x", color=colour, label=label)
     p = torch.linspace(0.5, 0.999, 400).tolist()
     limit = [limit_cosine(share) for share in p]
@@ -145,4 +145,6 @@ def _error_bars(
     means = [value["mean"] for value in values]
     halves = [value["half"] or 0.0 for value in values]  # 0: a single seed
     style = "o-" if joined else "o"
-    ax.errorbar(x, means, yerr=halves, fmt=style, markersize=4, capsize=2, color=colour, label=name)
+    ax.errorbar(
+        x, means, yerr=halves, fmt=style, markersize=4, capsize=2, color=colour, label=plain(name)
+    )

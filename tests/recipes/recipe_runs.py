@@ -13,8 +13,8 @@ from itertools import count
 import torch
 from torch import nn
 
-import recipes.checkpoint
 import recipes.engine
+import recipes.manifest
 import recipes.result
 from recipes.backbones import BACKBONES
 from recipes.config import PRESETS
@@ -154,9 +154,9 @@ MOMENTS = {
     "before the first record": lambda: _on_call(recipes.engine, "measure", 1),
     "before the first checkpoint": lambda: _on_call(recipes.engine, "random_shift", 4),
     "in mid-epoch": lambda: _on_call(recipes.engine, "random_shift", 10),
-    "writing a checkpoint": lambda: _on_call(recipes.checkpoint, "sha256", 2),
+    "writing a checkpoint": lambda: _on_call(recipes.manifest, "sha256", 2),
     "before a checkpoint is moved": lambda: _on_call(
-        recipes.checkpoint, "write_json", 1, before=False
+        recipes.manifest, "write_json", 1, before=False
     ),
     "measuring an epoch": lambda: _on_call(recipes.engine, "measure", 1),
     "in the second epoch": lambda: _on_call(recipes.engine, "random_shift", 16),

@@ -12,8 +12,8 @@ import pytest
 import torch
 from recipe_runs import error_file, files_below, free_port, metrics, run, start, weights
 
-import recipes.checkpoint
 import recipes.engine
+import recipes.manifest
 import recipes.result
 import recipes.train
 from recipes.engine import train
@@ -87,7 +87,7 @@ FULL = {
     "a checkpoint's directory": (*CHECKPOINT, 3, 0, r"epoch00001-step0000000\.partial"),
     "a checkpoint's weights": (*CHECKPOINT, 3, 16384, r"epoch00001-step0000000\.partial"),
     "a checkpoint's optimiser": (*CHECKPOINT, 3, 40960, r"epoch00001-step0000000\.partial"),
-    "a checkpoint's manifest": (recipes.checkpoint, "write_json", 3, 0, r"manifest\.json"),
+    "a checkpoint's manifest": (recipes.manifest, "write_json", 3, 0, r"manifest\.json"),
     "the weights": (recipes.engine, "write_weights", 1, 4096, r"model\.safetensors"),
     "the result": (recipes.result, "asdict", 1, 0, r"result\.json"),
 }

@@ -1,0 +1,69 @@
+"""Names and results that an enemy wrote are shown on the pages as they are, and run nothing."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from recipes.claims import CLAIMS
+from recipes.claims.report import write_claim
+from recipes.conversion.report import write_convert_report
+from recipes.report import write_report
+from recipes.storage import read_json
+from recipes.verification.grid_report import write_grid_report
+from recipes.verification.images_report import write_images_report
+from tests.html_page import Page
+
+pytestmark = pytest.mark.recipes
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
+HOSTILE = "$\\frac{x_$ --></svg><script>alert('1')</script> & \"quoted\" {{ 7 * 7 }}<img src=x>"
+
+
+def single_source(result, path):
+    write_claim(CLAIMS["single-source"], result, path)
+
+
+PAGES = {
+    "nearest-heads": (write_report, {"heads", "tasks", "accuracy_by_task"}),
+    "convert": (write_convert_report, {"heads", "ways"}),
+    "theory": (write_grid_report, set()),
+    "theory_images": (write_images_report, {"heads", "fits"}),
+    "claims/single-source": (single_source, {"tasks", "accuracy"}),
+}
+"""How each is rendered, and under what keys names stand that the user chose."""
+
+LOOKED_UP = {"date", "theorem", "relation", "size"}
+"""Strings that the pages go by, and that only the programs write."""
+
+
+def hostile(value, named, key=None):
+    """The same result with every string and every name made hostile, and how many they are."""
+    if isinstance(value, dict):
+        parts = {k: hostile(v, named, k) for k, v in value.items()}
+        ends = {k + HOSTILE if key in named else k: v for k, (v, _) in parts.items()}
+        return ends, sum(n for _, n in parts.values()) + len(parts) * (key in named)
+    if isinstance(value, list):
+        parts = [hostile(item, named) for item in value]
+        return [item for item, _ in parts], sum(n for _, n in parts)
+    if isinstance(value, str) and key not in LOOKED_UP:
+        return value + HOSTILE, 1
+    return value, 0
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_hostile_strings_are_shown_as_they_are(name, tmp_path, record_property):
+    write, named = PAGES[name]
+    good = read_json(RESULTS / f"{name}.json")
+    bad, count = hostile(good, named)
+    pages = {}
+    for kind, result in (("good", good), ("bad", json.loads(json.dumps(bad)))):
+        write(result, tmp_path / "page.html")
+        pages[kind] = Page()
+        text = (tmp_path / "page.html").read_text("utf-8")
+        pages[kind].feed(text)
+    assert pages["bad"].is_self_contained()
+    assert pages["bad"].tags.count("svg") == pages["good"].tags.count("svg")
+    assert "&lt;script&gt;" in text
+    assert "{{ 7 * 7 }}" in text
+    assert "<script" not in text
+    record_property("hostile", count)
