@@ -18,6 +18,7 @@ from etf_heads._tasks import Tasks
 Spec = dict[str, Any]
 """``{"class": name, "arguments": {...}}``, of JSON values."""
 
+_NO_GEOMETRY = {"dtype", "duality_gap"}
 _DTYPES = {
     str(dtype).removeprefix("torch."): dtype
     for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -77,6 +78,16 @@ def make(spec: Any, *, in_features: int) -> Any:
     if not isinstance(module, Specified):
         raise ValueError(f"not a specification: {spec!r:.200}")
     return module
+
+
+def geometry_of(value: Any) -> Any:
+    """What to compare of specifications: all but precision and proofs, and tasks in their order."""
+    if isinstance(value, Mapping):
+        if set(value) == {"tasks"}:  # of equal mappings the order may differ
+            tasks = value["tasks"]
+            return [list(t) for t in tasks.items()] if isinstance(tasks, Mapping) else list(tasks)
+        return {k: geometry_of(v) for k, v in value.items() if k not in _NO_GEOMETRY}
+    return [geometry_of(v) for v in value] if isinstance(value, list | tuple) else value
 
 
 def _encode(value: Any) -> Any:

@@ -5,14 +5,33 @@ import torch
 
 from tools import readme
 
+TRAINERS = ("lightning", "transformers", "timm.utils")
+BLOCKS = readme.blocks("python")
 
-@pytest.mark.parametrize("number", range(len(readme.blocks("python"))))
-def test_python_blocks_run(number, tmp_path, monkeypatch):
-    block = readme.blocks("python")[number]
+
+def trainers_of(block):
+    return [name for name in TRAINERS if f"import {name}" in block or f"from {name}" in block]
+
+
+def run(block):
+    exec(compile(block, "README block", "exec"), {})  # noqa: S102
+
+
+@pytest.mark.parametrize("block", [b for b in BLOCKS if not trainers_of(b)])
+def test_python_blocks_run(block, tmp_path, monkeypatch):
     if "import timm" in block:
         pytest.importorskip("timm")
     monkeypatch.chdir(tmp_path)  # where a block may write
-    exec(compile(block, f"README block {number}", "exec"), {})  # noqa: S102
+    run(block)
+
+
+@pytest.mark.filterwarnings("ignore")  # what the trainers say of machines without accelerator
+@pytest.mark.parametrize("trainer", TRAINERS)
+def test_blocks_of_trainers_run(trainer, tmp_path, monkeypatch):
+    pytest.importorskip(trainer, reason=f"{trainer} is in the trainers extra")
+    monkeypatch.chdir(tmp_path)
+    (block,) = (block for block in BLOCKS if trainer in trainers_of(block))
+    run(block)
 
 
 @pytest.mark.parametrize("side", ["-", "+"])

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from etf_heads._recognised import Recognised, told
 from etf_heads._spec import Specified
 from etf_heads._tasks import Tasks
 from etf_heads.codes import Code
@@ -16,7 +17,7 @@ from etf_heads.heads._feature_norm import BatchFeatureNorm, FeatureNorm, feature
 from etf_heads.orientation import Orientation, StructuredOrientation
 
 
-class Head(Specified):
+class Head(Recognised, Specified):
     r"""A classifier whose class vectors W = s F are not learned; subclasses give the frame F.
 
     Subclasses implement :meth:`scores` and :meth:`frame`, give the logits the shape that their
@@ -84,6 +85,16 @@ class Head(Specified):
         """What the constructor takes, but for the device."""
         own = super().arguments()
         return own | {name: value for name, value in self.options().items() if name in own}
+
+    def definition(self) -> dict[str, Any]:
+        """What the logits depend on and no tensor of ``state_dict`` tells, as JSON values."""
+        norm = norm_name(self.norm, self.in_features)
+        return {
+            "class": type(self).__name__,
+            "tasks": {"tasks": self.tasks.pack(self.tasks.sizes)},
+            "scale": "learned" if isinstance(self.scale, nn.Parameter) else self.scale,
+            "feature_norm": repr(norm) if isinstance(norm, nn.Module) else norm,
+        }
 
     def scores(self, features: Tensor) -> Tensor:
         """Products F h: (..., d) -> (..., sum K_t)."""
@@ -228,6 +239,11 @@ class FixedHead(Head):
         """The parts, and the options."""
         parts = {"code": self.code, "orientation": self.orientation, "tasks": self.tasks}
         return parts | self.options()
+
+    def definition(self) -> dict[str, Any]:
+        """That of a head made of these parts, whatever class made it."""
+        parts = {"code": told(self.code), "orientation": told(self.orientation)}
+        return super().definition() | {"class": FixedHead.__name__} | parts
 
     def scores(self, features: Tensor) -> Tensor:
         """Products C Uᵀ h: (..., d) -> (..., sum K_t)."""

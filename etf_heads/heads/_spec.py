@@ -7,11 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from etf_heads._spec import Spec, describe, make
+from etf_heads._spec import Spec, describe, geometry_of, make
 from etf_heads.heads._base import Head
 
 _PROBES = 4
-_NO_GEOMETRY = {"dtype", "duality_gap"}
 _TOLERANCE = 1e-4  # float32 rounding is far below, another frame far above
 
 
@@ -76,7 +75,7 @@ def from_spec(spec: Any, in_features: int) -> Head:
 
 def same_head(spec: Any, other: Any) -> bool:
     """Whether two specifications are of the same head, whatever its dtype and stored tensors."""
-    return _plain(_without(spec, "frame")) == _plain(_without(other, "frame"))
+    return bool(geometry_of(_without(spec, "frame")) == geometry_of(_without(other, "frame")))
 
 
 @torch.no_grad()
@@ -131,9 +130,3 @@ def _check_nothing_is_lost(head: Head, twin: Head) -> None:
 
 def _without(spec: Any, key: str) -> Any:
     return {k: v for k, v in spec.items() if k != key} if isinstance(spec, dict) else spec
-
-
-def _plain(spec: Any) -> Any:
-    if isinstance(spec, dict):
-        return {key: _plain(value) for key, value in spec.items() if key not in _NO_GEOMETRY}
-    return [_plain(value) for value in spec] if isinstance(spec, list | tuple) else spec

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from etf_heads._recognised import Recognised
 from etf_heads._tasks import Tasks
 
 
-class HeadAdapter(nn.Module):
+class HeadAdapter(Recognised):
     """A head in the place of a layer: same shape of logits, of all tasks side by side.
 
     Models average, index and flatten logits; what they do to one tensor they could not do to a
@@ -45,6 +46,11 @@ class HeadAdapter(nn.Module):
     def out_features(self) -> int:
         """Number of classes of all tasks."""
         return self.head.out_features
+
+    def definition(self) -> dict[str, Any]:
+        """That a head is inside, which tells the rest itself."""
+        name = f"{type(self).__name__}({type(self.head).__name__})"
+        return {"class": name, "channels_first": self.channels_first}
 
     def forward(self, features: Tensor) -> Tensor:
         """Logits: (..., d) -> (..., sum K_t), or (B, d, ...) -> (B, sum K_t, ...)."""

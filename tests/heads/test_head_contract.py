@@ -28,6 +28,20 @@ a_few_heads = pytest.mark.parametrize(
 )
 
 
+def covering(cases):
+    """Few of them, with every orientation and every option somewhere."""
+    seen = set()
+    for case in reversed(cases):  # those with most options come first
+        parts = {case.orientation, type(case.tasks)}
+        parts |= {(k, v) if isinstance(v, str) else k for k, v in case.options.items()}
+        if not parts <= seen:
+            seen |= parts
+            yield case
+
+
+each_part = pytest.mark.parametrize("case", list(covering(EVERY_HEAD)), ids=str)
+
+
 def stores_data(case):
     """Whether the geometry has parts that no formula rebuilds."""
     return case.orientation in ("given", "nearest") or "label_counts" in case.options
@@ -134,11 +148,13 @@ def test_a_learned_checkpoint_does_not_overwrite_the_geometry():
         head.load_state_dict(linear.state_dict())
 
 
-@a_few_heads
-def test_compile_fullgraph(case):
+@each_part
+@torch._dynamo.config.patch(error_on_recompile=True)  # one graph for all of them
+def test_compile_fullgraph_for_any_batch_size(case):
     head = case.make(dtype=torch.float32).eval()
-    compiled = torch.compile(head, fullgraph=True, backend="aot_eager")
-    for batch in (4, 7):
+    torch.compiler.reset()
+    compiled = torch.compile(head, fullgraph=True, dynamic=True, backend="aot_eager")
+    for batch in (8, 11, 3):  # none a size of a head: torch would take equal sizes for one
         h = features(case, batch, dtype=torch.float32).requires_grad_()
         ours, eager = all_logits(compiled(h)), all_logits(head(h))
         torch.testing.assert_close(ours, eager, rtol=0, atol=1e-5)
@@ -161,14 +177,17 @@ def test_compile_with_inductor(orientation):
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-4)
 
 
-@a_few_heads
-def test_export(case):
+@each_part
+def test_export_for_any_batch_size(case):
     head = case.make(dtype=torch.float32).eval()
-    batch = torch.export.Dim("batch")
     example = (features(case, 4, dtype=torch.float32),)
-    program = torch.export.export(head, example, dynamic_shapes=({0: batch},))
-    h = features(case, 7, dtype=torch.float32)
-    torch.testing.assert_close(all_logits(program.module()(h)), logits(head, h), rtol=0, atol=1e-6)
+    shapes = ({0: torch.export.Dim("batch")},)
+    # Inside a model: torch puts a module's source on the attribute "code" of exported roots.
+    model = nn.Sequential(head)
+    program = torch.export.export(model, example, dynamic_shapes=shapes).module()
+    for batch in (1, 7):
+        h = features(case, batch, dtype=torch.float32)
+        torch.testing.assert_close(all_logits(program(h)), logits(head, h), rtol=0, atol=1e-6)
 
 
 @each_head

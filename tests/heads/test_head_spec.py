@@ -253,3 +253,8 @@ def test_a_damaged_fingerprint_is_refused(frame):
 def test_fixed_heads_are_made_from_their_parts():
     parts = ETFHead(8, 3).arguments()
     assert type(FixedHead.from_arguments(**parts)) is FixedHead
+
+
+def test_the_order_of_tasks_is_part_of_a_head():
+    one, other = (to_spec(CompoundETFHead(8, dict.fromkeys(names, 3))) for names in ("ab", "ba"))
+    assert not same_head(one, other)
