@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import nn
 
-from etf_heads._spec import Specified, describe, geometry_of
+from etf_heads._spec import Specified, class_name, describe, geometry_of
 
 KEY = "etf_heads"
 """In the metadata of a module's part of a ``state_dict``."""
@@ -48,7 +48,7 @@ class Recognised(nn.Module):
     def _strangers(
         self, state_dict: Mapping[str, Any], prefix: str, metadata: Mapping[str, Any]
     ) -> list[str]:
-        place = f"{prefix}{type(self).__name__}"
+        place = f"{prefix}{class_name(self)}"
         if KEY in metadata:
             differences = _differences(metadata[KEY], self.definition())
             return [_OTHER_HEAD.format(place, differences)] if differences else []
@@ -92,15 +92,15 @@ def _differences(there: Any, here: dict[str, Any]) -> str:
     ours, theirs = geometry_of(here), geometry_of(dict(there))
     return "; ".join(
         f"{name} {_short(theirs.get(name))}, here {_short(ours.get(name))}"
-        for name in sorted(ours.keys() | theirs.keys())
+        for name in ours | theirs
         if ours.get(name) != theirs.get(name)
     )
 
 
 def _short(value: Any) -> str:
-    if isinstance(value, Mapping) and value.keys() == {"class", "arguments"}:
-        arguments = ", ".join(f"{k}={_short(v)}" for k, v in dict(value["arguments"]).items())
-        return f"{value['class']}({arguments})"
+    if isinstance(value, Mapping) and isinstance(value.get("arguments"), Mapping):
+        arguments = ", ".join(f"{k}={_short(v)}" for k, v in value["arguments"].items())
+        return f"{value.get('class')}({arguments})"
     return f"{value!r:.200}"
 
 

@@ -50,7 +50,7 @@ def describe(module: Specified) -> Spec:
         ValueError: if a module made from it would not be the same, because an argument is not
             kept, or no JSON can hold it.
     """
-    name = type(module).__name__
+    name = class_name(module)
     try:
         spec = {
             "class": name,
@@ -59,6 +59,12 @@ def describe(module: Specified) -> Spec:
     except TypeError as error:
         raise ValueError(f"{name} cannot be written down: {error}") from error
     return spec
+
+
+def class_name(module: nn.Module) -> str:
+    """The class that somebody wrote, where torch made one of its own from it (FSDP2 does)."""
+    classes = type(module).__mro__
+    return next(cls.__name__ for cls in classes if not cls.__module__.startswith("torch."))
 
 
 def make(spec: Any, *, in_features: int) -> Any:
@@ -85,7 +91,7 @@ def geometry_of(value: Any) -> Any:
     if isinstance(value, Mapping):
         if set(value) == {"tasks"}:  # of equal mappings the order may differ
             tasks = value["tasks"]
-            return [list(t) for t in tasks.items()] if isinstance(tasks, Mapping) else list(tasks)
+            return geometry_of(list(tasks.items()) if isinstance(tasks, Mapping) else tasks)
         return {k: geometry_of(v) for k, v in value.items() if k not in _NO_GEOMETRY}
     return [geometry_of(v) for v in value] if isinstance(value, list | tuple) else value
 

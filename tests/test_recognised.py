@@ -171,6 +171,32 @@ def test_loading_without_strict_keeps_the_head_and_tells():
     assert "the checkpoint is of another head" in told
 
 
+@pytest.mark.parametrize("make", [lambda: ETFHead(8, 3), lambda: NearestETFHead(8, 3)])
+def test_a_class_that_torch_made_of_a_head_is_still_that_head(make):
+    head = make()  # fully_shard does this, and wants a process group
+    head.__class__ = type("FSDPHead", (type(head),), {"__module__": "torch.distributed.fsdp"})
+    make().load_state_dict(head.state_dict())
+    head.load_state_dict(make().state_dict())
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        None,
+        7,
+        {},
+        {"class": "FixedHead"},
+        {"class": "FixedHead", "tasks": {"tasks": 5}, 3: 4},
+        {"class": "FixedHead", "orientation": {"class": [], "arguments": {"arguments": 1}}},
+    ],
+)
+def test_damaged_metadata_is_another_head(damage):
+    state = ETFHead(8, 3).state_dict()
+    state._metadata[""]["etf_heads"] = damage
+    with pytest.raises(RuntimeError, match="the checkpoint is of another head"):
+        ETFHead(8, 3).load_state_dict(state)
+
+
 def test_only_metadata_tells_what_a_structured_head_is():
     state = ETFHead(8, 3).state_dict()
     assert not state

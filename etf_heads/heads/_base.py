@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from etf_heads._recognised import Recognised, told
-from etf_heads._spec import Specified
+from etf_heads._spec import Specified, class_name
 from etf_heads._tasks import Tasks
 from etf_heads.codes import Code
 from etf_heads.heads._feature_norm import BatchFeatureNorm, FeatureNorm, feature_norm, norm_name
@@ -90,7 +90,7 @@ class Head(Recognised, Specified):
         """What the logits depend on and no tensor of ``state_dict`` tells, as JSON values."""
         norm = norm_name(self.norm, self.in_features)
         return {
-            "class": type(self).__name__,
+            "class": class_name(self),
             "tasks": {"tasks": self.tasks.pack(self.tasks.sizes)},
             "scale": "learned" if isinstance(self.scale, nn.Parameter) else self.scale,
             "feature_norm": repr(norm) if isinstance(norm, nn.Module) else norm,

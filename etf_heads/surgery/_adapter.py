@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from etf_heads._recognised import Recognised
+from etf_heads._spec import class_name
 from etf_heads._tasks import Tasks
 
 
@@ -49,7 +50,7 @@ class HeadAdapter(Recognised):
 
     def definition(self) -> dict[str, Any]:
         """That a head is inside, which tells the rest itself."""
-        name = f"{type(self).__name__}({type(self.head).__name__})"
+        name = f"{HeadAdapter.__name__}({class_name(self.head)})"
         return {"class": name, "channels_first": self.channels_first}
 
     def forward(self, features: Tensor) -> Tensor:

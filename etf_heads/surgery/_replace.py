@@ -77,10 +77,11 @@ def replace_head(
             is shared with other modules, or arguments do not go together.
 
     Note:
-        Methods that bring back a learned head do so silently: timm's ``reset_classifier``,
-        transformers' ``from_pretrained`` of what ``save_pretrained`` wrote. Save with
-        :func:`~etf_heads.surgery.save_model`. A model's ``forward_head`` or ``forward`` called
-        without the model itself returns the logits of all tasks side by side.
+        Methods that bring back a learned head do so silently: timm's ``reset_classifier``, and
+        but for a line in the log transformers' ``from_pretrained`` of what ``save_pretrained``
+        or its Trainer wrote. Save with :func:`~etf_heads.surgery.save_model`. A model's
+        ``forward_head`` or ``forward`` called without the model itself returns the logits of
+        all tasks side by side.
 
     Example:
         >>> import torch
