@@ -2,7 +2,7 @@
 
 A test says what it went through with ``record_property``: ``faults`` and ``kills`` that were
 survived, ``hostile`` inputs that were refused or escaped, and an ``error`` that was measured (a
-record of :mod:`tests.numerics.bounds`). The examples that hypothesis tried are counted here.
+record of ``tests/numerics`). The examples that hypothesis tried are counted here.
 """
 
 from __future__ import annotations

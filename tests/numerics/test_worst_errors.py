@@ -1,0 +1,62 @@
+"""The largest errors by dtype, over sizes from one feature to 1000 classes, are those allowed."""
+
+import numpy as np
+import pytest
+import torch
+
+from etf_heads import ETFHead
+from tests.cases import NAMED
+from tests.numerics import measured_errors
+from tests.numerics.bounds import DTYPES, IN_FLOAT64, SIZES, bound
+
+OF_HEADS = ("gram", "logits", "gradients")
+SMALL = tuple(size for size in SIZES if size[0] < 1000)
+
+OF_MATRICES = tuple(name for name in IN_FLOAT64 if name not in OF_HEADS)
+
+every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
+
+
+@pytest.fixture(autouse=True)
+def _an_oracle_better_than_float64():
+    if np.finfo(np.longdouble).eps == np.finfo(np.float64).eps:
+        pytest.skip("this machine has no extended precision to measure float64 with")
+
+
+def check(quantity, dtype, record_property, *options, sizes=SIZES):
+    """Measure at all sizes, and note the one that comes closest to its bound."""
+    found = []
+    for classes, dim in sizes:
+        error = getattr(measured_errors, quantity)(classes, dim, dtype, *options)
+        allowed = bound(quantity, dtype, dim)
+        size = f"K={classes}, d={dim}"
+        assert error <= allowed, (size, error, allowed)
+        found.append({"error": error, "bound": allowed, "size": size})
+    closest = max(found, key=lambda record: record["error"] / record["bound"])
+    name = {"quantity": quantity, "dtype": str(dtype).removeprefix("torch.")}
+    record_property("error", name | closest)
+
+
+@every_dtype
+@pytest.mark.parametrize("orientation", NAMED)
+@pytest.mark.parametrize("quantity", OF_HEADS)
+def test_errors_of_heads(quantity, orientation, dtype, record_property):
+    check(quantity, dtype, record_property, orientation)
+
+
+@every_dtype
+@pytest.mark.parametrize("quantity", OF_MATRICES)
+def test_errors_of_geometry_and_measures(quantity, dtype, record_property):
+    # Decompositions take a while, and those of half precision are float32's.
+    largest = SIZES[-1:] if dtype in (torch.float64, torch.float32) else ()
+    check(quantity, dtype, record_property, sizes=SMALL + largest)
+
+
+@every_dtype
+def test_an_error_of_a_few_roundings_is_found(dtype, monkeypatch):
+    """The bounds are no wider than that."""
+    weight = ETFHead.weight.fget
+    few = 1 + 16 * (1 + np.log2(2048) * (dtype == torch.float64)) * torch.finfo(dtype).eps
+    monkeypatch.setattr(ETFHead, "weight", property(lambda head: weight(head) * few))
+    with pytest.raises(AssertionError, match="K="):
+        check("gram", dtype, lambda *_: None, "tiled")
