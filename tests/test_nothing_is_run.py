@@ -1,4 +1,4 @@
-"""No file that the project reads can run code: nothing is unpickled, evaluated or imported."""
+"""No file that the project reads can run code: nothing is unpickled or evaluated."""
 
 import ast
 from pathlib import Path
@@ -13,7 +13,7 @@ UNSAFE = {"pickle", "cPickle", "dill", "joblib", "shelve", "marshal", "yaml", "c
 LOADERS = {
     *(f"{module}.{name}" for module in UNSAFE for name in ("load", "loads", "Unpickler", "open")),
     *("torch.load", "torch.hub.load", "torch.jit.load", "np.load", "numpy.load", "pd.read_pickle"),
-    *("eval", "exec", "compile", "__import__", "import_module", "importlib.import_module"),
+    *("eval", "exec", "compile", "__import__"),
 }
 
 
