@@ -126,8 +126,8 @@ CLAIM = Claim(
     name="weighting",
     title="Task weighting strategies: all end in the same geometry",
     says=(
-        "“Neural Collapse in Multi-Task Learning” minimises the sum of the tasks' losses. Where all "
-        "of them can be driven to 0 together, strategies that weigh losses or gradients have "
+        "“Neural Collapse in Multi-Task Learning” minimises the sum of the tasks' losses. Where "
+        "all can be driven to 0 together, strategies that weigh losses or gradients have "
         "nothing to trade in the end, so collapse should not depend on the strategy. Tested with "
         "equal weights, MGDA, uncertainty weighting, PCGrad, DWA, FAMO and FairGrad; "
         "aggregators (MGDA, PCGrad, FairGrad) see the backbone's parameters, which with a fixed "
