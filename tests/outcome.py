@@ -1,4 +1,4 @@
-"""What a run of the tests found, written down: ``pytest --outcome FILE``.
+"""What a run of the tests found, written down: ``pytest --outcome=FILE``.
 
 A test says what it went through with ``record_property``: ``faults`` and ``kills`` that were
 survived, ``hostile`` inputs that were refused or escaped, and an ``error`` that was measured (a

@@ -59,7 +59,7 @@ def test_everything_is_added_up(options, tmp_path):
     (tmp_path / "tests" / "room").mkdir(parents=True)
     (tmp_path / "tests" / "room" / "test_some.py").write_text(TESTS)
     (tmp_path / "pytest.ini").write_text("[pytest]\ntestpaths = tests")
-    command = [sys.executable, "-m", "pytest", "-p", "tests.conftest", "--outcome", "out.json"]
+    command = [sys.executable, "-m", "pytest", "-p", "tests.conftest", "--outcome=out.json"]
     done = subprocess.run(
         [*command, *options],
         cwd=tmp_path,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 Outcome = Mapping[str, Any]
-"""What ``pytest --outcome FILE`` wrote."""
+"""What ``pytest --outcome=FILE`` wrote."""
 
 COLUMNS = {
     "passed": "passed",
