@@ -17,19 +17,9 @@ from recipes.data import read_tasks
 from recipes.engine import train
 from recipes.result import CONFIG, RESULT, RunResult
 from recipes.storage import read_json, sha256
+from tests.hostile import SECONDS, Bomb
 
 pytestmark = pytest.mark.recipes
-SECONDS = 5.0
-
-
-class Bomb:
-    """Unpickling it makes a directory."""
-
-    def __init__(self, path):
-        self.path = str(path)
-
-    def __reduce__(self):
-        return os.mkdir, (self.path,)
 
 
 @pytest.fixture(scope="module")
