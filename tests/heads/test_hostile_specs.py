@@ -16,6 +16,7 @@ from etf_heads import (
 )
 from etf_heads._tasks import Tasks
 from etf_heads.heads import check_frame, from_spec, to_spec
+from tests.hostile import SECONDS
 
 TASKS = {"a": 3, "b": 4}
 HEADS = {
@@ -54,9 +55,6 @@ FREE = {
     "tasks_or_classes",  # of class means, for which any number of classes fits
 }
 """Arguments of which another value can be another head; load_model holds it against the tensors."""
-
-SECONDS = 5.0
-"""What any one may take; most take a millisecond."""
 
 
 def places(value, at=()):

@@ -125,7 +125,7 @@ def collapse(classes, dim, dtype):
         "nc2_norms_weights": reference.norms(W),
         "nc3": ((W / np.linalg.norm(W) - M / np.linalg.norm(M)) ** 2).sum(),
     }
-    return max(abs(found[name] - value) / max(value, 1) for name, value in expected.items())
+    return float(max(abs(found[n] - value) / max(value, 1) for n, value in expected.items()))
 
 
 def _angles(vectors):

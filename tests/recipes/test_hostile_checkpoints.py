@@ -19,19 +19,9 @@ from recipes.engine import train
 from recipes.manifest import MANIFEST
 from recipes.result import CONFIG, RESULT, RunResult
 from recipes.storage import sha256
+from tests.hostile import SECONDS, Bomb
 
 pytestmark = pytest.mark.recipes
-SECONDS = 5.0
-
-
-class Bomb:
-    """Unpickling it makes a directory."""
-
-    def __init__(self, path):
-        self.path = str(path)
-
-    def __reduce__(self):
-        return os.mkdir, (self.path,)
 
 
 @pytest.fixture(scope="module")

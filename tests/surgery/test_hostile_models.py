@@ -1,7 +1,6 @@
 """A model file that an enemy made is refused at once, runs nothing, and takes no memory."""
 
 import json
-import os
 import pickle
 import resource
 import struct
@@ -14,19 +13,10 @@ from torch import nn
 
 from etf_heads import ETFHead
 from etf_heads.surgery import load_model, save_model
+from tests.hostile import SECONDS, Bomb
 
 HUGE = 10**15
-SECONDS, MEGABYTES = 5.0, 200
-
-
-class Bomb:
-    """Unpickling it makes a directory."""
-
-    def __init__(self, path):
-        self.path = str(path)
-
-    def __reduce__(self):
-        return os.mkdir, (self.path,)
+MEGABYTES = 200
 
 
 def raw(header, data=b""):
