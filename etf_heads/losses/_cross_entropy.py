@@ -111,17 +111,15 @@ class CompoundCrossEntropy(nn.Module):
 
     def _means(self, features: Tensor, head: Head, labels: Tensor) -> Tensor:
         """Mean losses of the labelled samples, task by task, of labels (N, T): (T,)."""
-        labelled = labels != self.ignore_index
-        counts = labelled.sum(0, dtype=at_least_float32(features.dtype))
-        weights = labelled / counts.clamp(min=1)
         geometry = head.softmax_geometry if len(head.tasks) == 1 else None
         if geometry is None or not features.requires_grad or is_traced():
+            labelled = labels != self.ignore_index
+            counts = labelled.sum(0, dtype=at_least_float32(features.dtype))
             losses = self._each(head.all_softmax_logits(features), labels, head.tasks)
-            return (losses * weights).sum(0)
+            return (losses * (labelled / counts.clamp(min=1))).sum(0)
         prepared = head.prepare(features).flatten(0, -2)
-        chosen = labels.where(labelled, 0)
         means: Tensor = FusedCrossEntropy.apply(
-            prepared, (chosen, weights), geometry, self.label_smoothing
+            prepared, (labels, self.ignore_index), geometry, self.label_smoothing
         )
         return means
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from etf_heads._tracing import is_traced
 from etf_heads.orientation._structured import StructuredOrientation
 
-_FEW = 8  # tiles up to which adding them one by one is faster than a matrix product
+_FEW = 8  # periods up to which adding them one by one is faster than one sum over them
 
 
 class TiledOrientation(StructuredOrientation):
@@ -37,49 +37,56 @@ class TiledOrientation(StructuredOrientation):
 
     def __init__(self, in_features: int, columns: int) -> None:
         super().__init__(in_features, columns)
+        # The signs repeat after two tiles: a period, in which the second is minus the first.
         self._tiles, self._rest = divmod(in_features, columns)
+        self._periods, self._tail = divmod(in_features, 2 * columns)
         self._root = math.sqrt(self._tiles)
 
     def raw_project(self, features: Tensor, scale: float) -> Tensor:
         """Signed sums: (..., d) -> (..., n)."""
-        tiles = features.split(self.columns, dim=-1)  # the last may be shorter
-        if self._tiles > _FEW:
-            sums = self._sum_of_many(features)
+        n = self.columns
+        tail = features.narrow(-1, self.in_features - self._tail, self._tail)
+        if self._periods:
+            period = self._sum_of_periods(features)
+            sums = period.narrow(-1, 0, n) - period.narrow(-1, n, n)
+            if self._tail:
+                width = min(n, self._tail)
+                sums.narrow(-1, 0, width).add_(tail.narrow(-1, 0, width))
         else:
-            sums = tiles[0] - tiles[1] if self._tiles > 1 else tiles[0].clone()
-            for i in range(2, self._tiles):
-                sums.add_(tiles[i], alpha=_sign(i))
-        if self._rest:
-            sums.narrow(-1, 0, self._rest).add_(tiles[-1], alpha=_sign(self._tiles))
+            sums = tail.narrow(-1, 0, n).clone()
+        if self._tail > n:
+            width = self._tail - n
+            sums.narrow(-1, 0, width).sub_(tail.narrow(-1, n, width))
         return self._shorten_(sums.mul_(scale / self._root))
 
     def raw_lift(self, coordinates: Tensor, scale: float | Tensor) -> Tensor:
         """Signed copies: (..., n) -> (..., d)."""
+        n = self.columns
         lifted = coordinates.new_empty((*coordinates.shape[:-1], self.in_features))
-        first = _write(lifted.narrow(-1, 0, self.columns), coordinates, scale / self._root)
+        first = _write(lifted.narrow(-1, 0, n), coordinates, scale / self._root)
         self._shorten_(first)
-        if self._tiles > _FEW:
-            whole = lifted.narrow(-1, 0, self._tiles * self.columns).unflatten(
-                -1, (self._tiles, self.columns)
-            )
-            signs = self._signs(lifted)[1:].unsqueeze(-1)
-            _write(whole.narrow(-2, 1, self._tiles - 1), first.unsqueeze(-2), signs)
-        else:
-            for i in range(1, self._tiles):
-                _write(lifted.narrow(-1, i * self.columns, self.columns), first, _sign(i))
-        if self._rest:
-            rest = lifted.narrow(-1, self._tiles * self.columns, self._rest)
-            _write(rest, first.narrow(-1, 0, self._rest), _sign(self._tiles))
+        width = min(n, self.in_features - n)
+        _write(lifted.narrow(-1, n, width), first.narrow(-1, 0, width), -1)
+        if self._periods > 1:
+            period = lifted.narrow(-1, 0, 2 * n)
+            others = lifted.narrow(-1, 2 * n, (self._periods - 1) * 2 * n)
+            others.unflatten(-1, (-1, 2 * n)).copy_(period.unsqueeze(-2))
+        if self._periods and self._tail:
+            tail = lifted.narrow(-1, self.in_features - self._tail, self._tail)
+            tail.copy_(lifted.narrow(-1, 0, self._tail))
         return lifted
 
-    def _sum_of_many(self, features: Tensor) -> Tensor:
-        # A (1, m) @ (m, n) product: faster than many strided sums.
-        whole = features.narrow(-1, 0, self._tiles * self.columns)
-        grid = whole.unflatten(-1, (self._tiles, self.columns))
-        return (self._signs(features).unsqueeze(0) @ grid).squeeze(-2)
-
-    def _signs(self, like: Tensor) -> Tensor:
-        return (1 - 2 * (torch.arange(self._tiles, device=like.device) % 2)).to(like.dtype)
+    def _sum_of_periods(self, features: Tensor) -> Tensor:
+        if self._periods == 1:
+            return features
+        if self._periods > _FEW:
+            whole = features.narrow(-1, 0, self._periods * 2 * self.columns)
+            return whole.unflatten(-1, (self._periods, 2 * self.columns)).sum(-2)
+        periods = features.split(2 * self.columns, dim=-1)  # the last may be shorter
+        total = periods[0] + periods[1]
+        for i in range(2, self._periods):
+            total.add_(periods[i])
+        return total
 
     def _shorten_(self, coordinates: Tensor) -> Tensor:
         """From the norm 1 of m entries to that of m + 1, where a column has one more."""
@@ -94,7 +101,3 @@ def _write(target: Tensor, source: Tensor, factor: float | Tensor) -> Tensor:
     if is_traced():  # by what cannot see through out=
         return target.copy_(source * factor)
     return torch.mul(source, factor, out=target)
-
-
-def _sign(tile: int) -> int:
-    return -1 if tile % 2 else 1
