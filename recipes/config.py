@@ -42,6 +42,10 @@ class Settings(DataOptions):
         feature_norm: parameter-free normalisation of the features before the head, for every
             head but "learned".
         scale: length of the class vectors of fixed heads.
+        learn_scale: whether fixed heads learn that one number, from there.
+        bias: whether fixed heads learn a bias a class.
+        warm_up_logits: epochs over which the logits of training rise from nothing to full length,
+            with every head.
         weighting: how the tasks' losses become one step. "equal" adds them up; uncertainty, dwa and
             famo weigh them; mgda, pcgrad and fairgrad weigh their gradients in the backbone.
         epochs: passes over the training images.
@@ -68,6 +72,9 @@ class Settings(DataOptions):
     features: int = 60
     feature_norm: Literal["batch", "layer", "unit"] | None = "batch"
     scale: float = 1.0
+    learn_scale: bool = False
+    bias: bool = False
+    warm_up_logits: int = 0
     weighting: WeightingName = "equal"
     epochs: int = 12
     batch_size: int = 250
@@ -91,6 +98,7 @@ class Settings(DataOptions):
             width=1,
             features=1,
             epochs=0,
+            warm_up_logits=0,
             batch_size=1,
             gradient_accumulation=1,
             checkpoint_every=0,

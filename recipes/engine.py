@@ -156,6 +156,7 @@ class _Run:
                 stored.device, config.seed, epoch, batch, accelerator.process_index
             )
             images = self._augmented(stored, generator)
+            self.network.logit_share = self._logit_share()
             with accelerator.accumulate(self.model):
                 self._backward(images, labels)
                 self.optimizer.step()
@@ -182,6 +183,10 @@ class _Run:
             if features.isfinite().all():
                 raise
             raise self._diverged() from error
+
+    def _logit_share(self) -> float:
+        rising = self.config.warm_up_logits * self.steps_per_epoch
+        return min(1.0, (self.steps + 1) / rising) if rising else 1.0
 
     def _augmented(self, images: Tensor, generator: torch.Generator) -> Tensor:
         if not self.config.augment:

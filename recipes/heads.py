@@ -75,6 +75,8 @@ class HeadRequest:
             none.
         own_samples: whether tasks have samples of their own (multi-source).
         scale: length of the class vectors of heads that are not learned.
+        learn_scale: whether these learn that length.
+        bias: whether these learn a bias a class.
         feature_norm: parameter-free normalisation before the head.
         orientation: where class vectors stand, for heads that leave it to their task alone.
     """
@@ -84,13 +86,20 @@ class HeadRequest:
     labels: Tensor
     own_samples: bool
     scale: float
+    learn_scale: bool
+    bias: bool
     feature_norm: FeatureNorm
     orientation: str | None = None
 
     @property
     def options(self) -> dict[str, Any]:
         """What all heads that are not learned take."""
-        return {"scale": self.scale, "feature_norm": self.feature_norm}
+        return {
+            "scale": self.scale,
+            "learn_scale": self.learn_scale,
+            "bias": self.bias,
+            "feature_norm": self.feature_norm,
+        }
 
 
 HeadBuilder = Callable[[HeadRequest], nn.Module]
@@ -112,8 +121,6 @@ class TaskByTaskHead(nn.Module):
         build: makes the head of one task.
         request: of all tasks.
     """
-
-    bias = None
 
     def __init__(self, build: HeadBuilder, request: HeadRequest) -> None:
         super().__init__()
@@ -157,6 +164,12 @@ class TaskByTaskHead(nn.Module):
     def weight(self) -> Tensor:
         """Class vectors, shape (sum K_t, d)."""
         return torch.cat([head.weight for head in self.heads])
+
+    @property
+    def bias(self) -> Tensor | None:
+        """Biases, shape (sum K_t,), if there are any."""
+        biases = [head.bias for head in self.heads]
+        return None if biases[0] is None else torch.cat(biases)
 
 
 def _compound(orientation: str | None) -> HeadBuilder:

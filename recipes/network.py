@@ -17,7 +17,10 @@ class Network(nn.Module):
 
     Attributes:
         head: the classifier; the rest of the network is the same whichever it is.
+        logit_share: what the logits of training are multiplied by; those of evaluation are whole.
     """
+
+    logit_share = 1.0
 
     def __init__(self, config: RunConfig, data: ImageData) -> None:
         super().__init__()
@@ -41,8 +44,12 @@ class Network(nn.Module):
     def classify(self, features: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
         """The rest of the way to the logits."""
         if labels is not None and isinstance(self.head, OBSERVING):
-            return self.head(features, dict(zip(self.tasks, labels.unbind(1), strict=True)))
-        return self.head(features)
+            logits = self.head(features, dict(zip(self.tasks, labels.unbind(1), strict=True)))
+        else:
+            logits = self.head(features)
+        if self.training and self.logit_share < 1:
+            return {task: self.logit_share * z for task, z in logits.items()}
+        return logits
 
     def features_and_logits(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The logits, and the features as the class vectors meet them: normalised, (B, d)."""
@@ -68,5 +75,7 @@ def head_request(config: Settings, data: ImageData) -> HeadRequest:
         labels=data.train.labels,
         own_samples=has_own_samples(data.train.labels),
         scale=config.scale,
+        learn_scale=config.learn_scale,
+        bias=config.bias,
         feature_norm=config.feature_norm,
     )

@@ -1,14 +1,15 @@
-"""Empirical claims of "Neural Collapse in Multi-Task Learning", each tested by one command.
+"""Claims of "Neural Collapse in Multi-Task Learning", and one of ours, each tested by one command.
 
-A claim is a file here: a :class:`~recipes.claims.claim.Claim` called ``CLAIM``, with what the paper
-says, the runs that test it at two sizes, and a rule that judges their numbers. ``CLAIMS`` lists
-them; ``recipes/paper.py`` runs them.
+A claim is a file here: a :class:`~recipes.claims.claim.Claim` called ``CLAIM``, with what is said,
+the runs that test it at two sizes, and a rule that judges their numbers. ``CLAIMS`` lists them;
+``recipes/paper.py`` runs them.
 """
 
 from __future__ import annotations
 
 from recipes.claims import (
     correlation,
+    defaults,
     dissection,
     imbalance,
     multi_source,
@@ -30,6 +31,7 @@ CLAIMS: dict[str, Claim] = {
         correlation.CLAIM,
         saliency.CLAIM,
         parameter_efficient.CLAIM,
+        defaults.CLAIM,
     )
 }
 """All claims by name."""

@@ -21,23 +21,25 @@ REDUCED = {
     "train_images": 5_000,
     "test_images": 2_500,
     "augment": False,
-    "epochs": 15,
+    "epochs": 24,
     "batch_size": 250,
     "lr": 1e-2,
     "weight_decay": 1.0,
 }
-"""Five classes of each fifth of CIFAR-100, and a small CNN that fits them: no augmentation."""
+"""Five classes of each fifth of CIFAR-100, and a small CNN that fits them: no augmentation. All
+training images are right after about 14 epochs; the others are the terminal phase."""
 
 VARIANTS = {
     "learned": Variant({"head": "learned"}),
     "learned-norm": Variant({"head": "learned-norm"}),
     "compound": Variant({"head": "compound"}),
+    "compound, no norm": Variant({"head": "compound", "feature_norm": None}),
 }
 
 
 def judge(evidence: Evidence) -> list[Criterion]:
     """Every task collapses as it would alone, and fixed heads are as accurate."""
-    learned, fixed = evidence["learned-norm"], evidence["compound"]
+    learned = evidence["learned-norm"]
     alike = "lengths equal within a fifth"
     random = "a third of the mean distance 0.3 of the cosines of random vectors in five dimensions"
     return [
@@ -90,12 +92,15 @@ def judge(evidence: Evidence) -> list[Criterion]:
             0.01,
             "one decision in a hundred",
         ),
-        Criterion(
-            "test accuracy, compound less learned with the same normalisation, in points",
-            points_ahead(fixed, learned),
-            "at least",
-            -1.0,
-            "an accuracy near 50% on 2,500 images is known to 2 points (95%); half of that",
+        *(
+            Criterion(
+                f"test accuracy, {fixed} less {other}, in points",
+                points_ahead(evidence[fixed], evidence[other]),
+                "at least",
+                -1.0,
+                "an accuracy of 80% on 2,500 images is known to 1.6 points (95%); less than that",
+            )
+            for fixed, other in (("compound", "learned-norm"), ("compound, no norm", "learned"))
         ),
     ]
 

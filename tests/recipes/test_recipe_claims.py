@@ -14,6 +14,7 @@ from torch import nn
 from etf_heads.geometry import compound_etf
 from recipes.claims import CLAIMS
 from recipes.claims.claim import Claim, Criterion, Plan, Variant
+from recipes.claims.defaults import VARIANTS as DEFAULTS
 from recipes.claims.dissection import dissected, dissection
 from recipes.claims.evidence import Request, gather, judged
 from recipes.claims.report import numbers_table, verdict, write_claim
@@ -117,16 +118,34 @@ def test_every_measure_decides(measure, value):
     assert [c.holds for c in claim.judge(evidence)].count(False) == 1
 
 
-@pytest.mark.parametrize("name", ["single-source", "multi-source", "parameter-efficient"])
-def test_accuracy_decides(name):
+@pytest.mark.parametrize(
+    ("name", "head", "tolerance"),
+    [
+        ("single-source", "compound", 0.2),
+        ("multi-source", "compound", 1.0),
+        ("multi-source", "compound, no norm", 1.0),
+        ("parameter-efficient", "compound", 0.2),
+        ("defaults", "default", 1.0),
+        ("defaults", "no norm", 1.0),
+        ("defaults", "layer norm", 1.0),
+    ],
+)
+def test_accuracy_decides(name, head, tolerance):
     claim = CLAIMS[name]
     evidence = supporting(claim)
-    tolerance = 1.0 if name == "multi-source" else 0.2
     for points, holds in ((0.99 * tolerance, True), (1.01 * tolerance, False)):
         shifted = copy.deepcopy(evidence)
-        row = shifted["compound"][0]["history"][-1]
+        row = shifted[head][0]["history"][-1]
         row["test"] = {"accuracy": {"a": 0.99 - points / 100, "b": 0.99 - points / 100}}
         assert all(criterion.holds for criterion in claim.judge(shifted)) is holds
+
+
+@pytest.mark.parametrize("better", sorted(DEFAULTS.keys() - {"default"}))
+def test_defaults_hold_unless_another_setting_is_ahead(better):
+    claim = CLAIMS["defaults"]
+    evidence = supporting(claim)
+    evidence[better] = [record(COLLAPSED, accuracy=0.99 + 0.011)]
+    assert not all(criterion.holds for criterion in claim.judge(evidence))
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,15 @@
 from dataclasses import replace
 
 import pytest
+import torch
 from recipe_runs import TINY
+from safetensors.torch import load_file
 
 from recipes.data import load_data
 from recipes.engine import train
 from recipes.heads import HEADS
 from recipes.network import Network
+from recipes.weighting import EqualWeighting
 
 pytestmark = pytest.mark.recipes
 
@@ -32,3 +35,39 @@ def test_heads_observe_in_training_only(head):
     network.train()(images, labels)
     moved = bool((network.head.weight != before).any())
     assert moved == (head in ("nearest", "nearest-gradient", "class-mean"))
+
+
+@pytest.mark.parametrize("head", [name for name in HEADS if not name.startswith("learned")])
+def test_fixed_heads_learn_a_length_and_biases_if_asked(head, tmp_path):
+    output = tmp_path / "run"
+    config = replace(TINY, head=head, learn_scale=True, bias=True, scale=2.0, output=output)
+    result = train(replace(config, epochs=1, checkpoint_every=0))
+    assert result.counts["head_parameters"] == 1 + 20
+    trained = load_file(output / "model.safetensors")
+    assert trained["head.scale"].item() != 2.0
+    assert trained["head.bias"].any()
+
+
+def test_training_logits_rise_over_the_epochs_asked_for(monkeypatch, tmp_path):
+    shares = []
+
+    def backward(self, model, images, labels):
+        shares.append(self.network.logit_share)
+        original(self, model, images, labels)
+
+    original = EqualWeighting.backward
+    monkeypatch.setattr(EqualWeighting, "backward", backward)
+    train(replace(TINY, epochs=2, warm_up_logits=1, checkpoint_every=0, output=tmp_path / "run"))
+    assert shares == [min(1, step / 20) for step in range(1, 41)]
+
+
+def test_only_training_logits_are_shared_out():
+    config = replace(TINY, head="compound", feature_norm=None)
+    network = Network(config, load_data(config.data, config))
+    features = torch.randn(4, config.features)
+    whole = network.train().classify(features)
+    network.logit_share = 0.25
+    part, evaluated = network.classify(features), network.eval().classify(features)
+    for task, logits in whole.items():
+        assert torch.equal(part[task], 0.25 * logits)
+        assert torch.equal(evaluated[task], logits)

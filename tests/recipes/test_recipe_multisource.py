@@ -107,6 +107,13 @@ def test_fixed_heads_let_tasks_share_dimensions(config):
         torch.testing.assert_close(cosines, 1.5 * torch.eye(3) - 0.5, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("name", ["compound", "nearest"])
+def test_biases_are_those_of_all_tasks(config, name):
+    data = load_data(config.data, config)
+    assert Network(replace(config, head=name), data).head.bias is None
+    assert Network(replace(config, head=name, bias=True), data).head.bias.shape == (5,)
+
+
 def test_the_correlated_head_is_the_optimum_of_each_task_alone(config):
     skewed = replace(config, head="correlated", imbalance=5)
     data = load_data(skewed.data, skewed)

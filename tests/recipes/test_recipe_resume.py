@@ -28,8 +28,9 @@ def test_killed_at_every_kind_of_moment_ends_with_the_same_metrics(straight, tmp
     assert weights(config.run_dir) == weights(straight.run_dir)
 
 
-def test_a_head_that_observes_resumes_with_its_class_means(tmp_path):
-    kill_in_mid_epoch(replace(TINY, head="nearest", epochs=1), tmp_path)
+def test_a_head_resumes_with_its_class_means_and_what_it_learns(tmp_path):
+    settings = {"head": "nearest", "learn_scale": True, "bias": True, "warm_up_logits": 1}
+    kill_in_mid_epoch(replace(TINY, epochs=1, **settings), tmp_path)
 
 
 def test_two_processes_killed_in_mid_epoch_end_with_the_same_metrics(straight, tmp_path):
