@@ -22,6 +22,7 @@ from recipes.launch import process_state
 from recipes.network import head_request
 from recipes.report import reach_table, table, terminal_table, verdict, write_report
 from recipes.result import RunResult
+from recipes.side_by_side import train_all
 from recipes.storage import write_json
 
 
@@ -29,7 +30,7 @@ def main() -> None:
     """Train what the command line says, and put it side by side."""
     config = parse_config(CompareConfig)
     try:
-        runs = [train(run) for run in config.runs()]
+        runs = train_all([(train, run) for run in config.runs()], config.jobs)
     except FAULTS as error:
         sys.exit(f"error: {error}")
     state = process_state()

@@ -120,11 +120,13 @@ class RunConfig(Settings):
         seed: of the weights, the order of the images and their augmentation. The data set is the
             same for all seeds, so that runs of one seed can be paired.
         output: directory of the run; by default runs/PRESET/HEAD-seedSEED.
+        jobs: how many runs share the machine, this one included: its times depend on it.
     """
 
     head: HeadName = "compound"
     seed: int = 0
     output: Path | None = None
+    jobs: tyro.conf.Suppress[int] = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -164,11 +166,14 @@ class CompareConfig(Settings):
         heads: what to compare; the first is the baseline of the others.
         seeds: each head is trained with each of them; intervals need two or more.
         output: directory of runs and report; by default runs/PRESET.
+        jobs: train so many runs at once, each in a process of its own. Small networks leave most
+            of a GPU idle, but seconds are those of a shared one then.
     """
 
     heads: tuple[HeadName, ...] = ("learned", "learned-norm", "compound", "compound-hadamard")
     seeds: tuple[int, ...] = (0, 1, 2)
     output: Path | None = None
+    jobs: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -185,7 +190,7 @@ class CompareConfig(Settings):
 
     def runs(self) -> list[RunConfig]:
         """The runs to compare, seed by seed, so that a break leaves whole comparisons."""
-        shared = {f.name: getattr(self, f.name) for f in fields(Settings)}
+        shared = {f.name: getattr(self, f.name) for f in fields(Settings)} | {"jobs": self.jobs}
         return [
             RunConfig(**shared, head=head, seed=seed, output=self.report_dir / f"{head}-seed{seed}")
             for seed in self.seeds
@@ -212,7 +217,7 @@ def _at_least(settings: Settings, **lowest: int) -> None:
             raise ValueError(f"{name}={value}: at least {least} is needed")
 
 
-_WITHOUT_EFFECT = {"log_with", "output", "checkpoint_every", "resume", "preset", "download"}
+_WITHOUT_EFFECT = {"log_with", "output", "checkpoint_every", "resume", "preset", "download", "jobs"}
 """Settings that a resumed run may change: its metrics do not depend on them."""
 
 

@@ -41,6 +41,8 @@ class Options:
         download: let torchvision fetch files that are not there.
         seeds: train with these in place of each claim's own.
         epochs: train for so long in place of each claim's own.
+        jobs: train so many runs at once, each in a process of its own; seconds are those of a
+            shared machine then.
         output: directory of runs, results and pages. Finished runs in it are not run again, and
             a run that was killed goes on.
         render_only: run nothing; write the pages of the results that are in the output directory.
@@ -52,6 +54,7 @@ class Options:
     download: bool = False
     seeds: tuple[int, ...] = ()
     epochs: int | None = None
+    jobs: int = 1
     output: Path = Path("runs/paper")
     render_only: bool = False
 
@@ -83,6 +86,7 @@ def _claim(claim: Claim, options: Options, state: PartialState) -> None:
                 download=options.download,
                 seeds=options.seeds,
                 epochs=options.epochs,
+                jobs=options.jobs,
             ),
         )
     if state.is_main_process:

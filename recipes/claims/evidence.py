@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from recipes.claims.claim import Claim, Record, Size
+from recipes.claims.claim import Claim, Plan, Record, Size, Variant
 from recipes.config import PRESETS, RunConfig
 from recipes.data import DATASETS, load_data
 from recipes.launch import process_state
 from recipes.result import RunResult, trained_network
+from recipes.side_by_side import train_all
 from recipes.storage import read_json, write_json
 
 EXAMINED = "examined.json"
@@ -28,6 +29,7 @@ class Request:
         download: let torchvision fetch files that are not there.
         seeds: in place of the plan's.
         epochs: in place of the plan's.
+        jobs: runs at once.
     """
 
     size: Size
@@ -36,6 +38,7 @@ class Request:
     download: bool
     seeds: tuple[int, ...] = ()
     epochs: int | None = None
+    jobs: int = 1
 
 
 def gather(claim: Claim, request: Request) -> dict[str, Any]:
@@ -48,18 +51,16 @@ def gather(claim: Claim, request: Request) -> dict[str, Any]:
         JSON values: ``claim``, ``size``, ``evidence``, ``criteria``, ``holds``, ``provenance``.
     """
     plan, place = claim.plans[request.size], request.output / claim.name / request.size
-    seeds = request.seeds or plan.seeds
+    runs = [
+        (name, variant.run, _config(plan, variant, place / f"{name}-seed{seed}", seed, request))
+        for seed in request.seeds or plan.seeds
+        for name, variant in plan.variants.items()
+    ]
+    results = train_all([(train, config) for _, train, config in runs], request.jobs)
     evidence: dict[str, list[Record]] = {name: [] for name in plan.variants}
-    provenance: dict[str, Any] = {}
-    for seed in seeds:
-        for name, variant in plan.variants.items():
-            settings = {**plan.base, **variant.settings, "seed": seed}
-            settings["output"] = place / f"{name}-seed{seed}"
-            config = _config(plan.preset, settings, request)
-            result = variant.run(config)
-            provenance = provenance or result.provenance
-            evidence[name].append(_record(claim, config, result))
-    return judged(claim, request.size, evidence) | {"provenance": provenance}
+    for (name, _, config), result in zip(runs, results, strict=True):
+        evidence[name].append(_record(claim, config, result))
+    return judged(claim, request.size, evidence) | {"provenance": results[0].provenance}
 
 
 def judged(claim: Claim, size: Size, evidence: dict[str, list[Record]]) -> dict[str, Any]:
@@ -74,13 +75,14 @@ def judged(claim: Claim, size: Size, evidence: dict[str, list[Record]]) -> dict[
     }
 
 
-def _config(preset: str, settings: dict[str, Any], request: Request) -> RunConfig:
-    start = PRESETS[preset][1]
+def _config(plan: Plan, variant: Variant, output: Path, seed: int, request: Request) -> RunConfig:
+    start = PRESETS[plan.preset][1]
+    settings = {**plan.base, **variant.settings, "seed": seed, "output": output}
     if request.epochs is not None:
         settings["epochs"] = request.epochs
     if "root" in DATASETS[start.data].options:
         settings |= {"root": request.root, "download": request.download}
-    return replace(start, **settings, resume=True)
+    return replace(start, **settings, resume=True, jobs=request.jobs)
 
 
 def _record(claim: Claim, config: RunConfig, result: RunResult) -> Record:
