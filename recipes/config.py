@@ -57,6 +57,10 @@ class Settings(DataOptions):
             class vectors need a strong one to collapse within a short run.
         gradient_accumulation: parts a batch is computed in, when it does not fit in memory whole.
         mixed_precision: arithmetic of the forward pass; by default what the launcher says.
+        compile: train the backbone as torch.compile makes it, which takes a C++ compiler (on a
+            GPU: Triton) and, in the first step, up to minutes of train_seconds. Sums are rounded
+            in another order and dropout draws other masks, so the metrics are not those of the
+            same run without it. Measuring, and the head, stay as they are.
         log_with: trackers that get the history too, such as tensorboard or wandb.
         checkpoint_every: optimiser steps between checkpoints; 0 writes one at the end of each
             epoch.
@@ -82,6 +86,7 @@ class Settings(DataOptions):
     weight_decay: float = 1.0
     gradient_accumulation: int = 1
     mixed_precision: Literal["no", "bf16", "fp16"] | None = None
+    compile: bool = False
     log_with: tuple[str, ...] = ()
     checkpoint_every: int = 0
     resume: bool = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -76,7 +76,7 @@ def train(
     """
     accelerator = make_accelerator(config)
     # What does not fit together fails before anything is written.
-    run = _Run(config, accelerator, make_network)
+    run = Run(config, accelerator, _read(config, accelerator), make_network)
     finished = on_main(accelerator, lambda: open_run_directory(config))
     if finished is not None:
         return finished
@@ -106,18 +106,31 @@ def train(
     return result
 
 
-class _Run:
-    """Everything a run consists of, and where it stands."""
+class Run:
+    """Everything a run consists of, and where it stands; :func:`train` takes it to its end.
+
+    Args:
+        config: the settings.
+        accelerator: as :func:`recipes.launch.make_accelerator` makes it of them.
+        data: what to train and measure on, wherever it lies.
+        make_network: where the training starts from.
+    """
 
     def __init__(
-        self, config: RunConfig, accelerator: Accelerator, make_network: MakeNetwork
+        self,
+        config: RunConfig,
+        accelerator: Accelerator,
+        data: ImageData,
+        make_network: MakeNetwork = Network,
     ) -> None:
         self.config, self.accelerator = config, accelerator
         self.progress = Progress()
 
         set_seed(config.seed)
-        self.data = _read(config, accelerator).to(accelerator.device)
+        self.data = data.to(accelerator.device)
         self.network = make_network(config, self.data)
+        if config.compile:  # in place: a wrapper's name would stand in every key of state_dict
+            self.network.backbone.compile()
         loader = train_loader(
             self.data.train, loader_batch(config, accelerator, len(self.data.train))
         )
@@ -146,33 +159,44 @@ class _Run:
 
     def train_epoch(self, bar: tqdm) -> None:
         """Train to the end of the epoch, from wherever in it the run stands."""
-        config, accelerator, progress = self.config, self.accelerator, self.progress
-        epoch, first = progress.epoch, progress.step * self.parts
-        clock = Stopwatch(accelerator.device)
-        self.loader.set_epoch(epoch)
-        batches = accelerator.skip_first_batches(self.loader, first) if first else self.loader
-        for batch, (stored, labels) in enumerate(batches, start=first):
-            generator = batch_generator(
-                stored.device, config.seed, epoch, batch, accelerator.process_index
-            )
-            images = self._augmented(stored, generator)
-            self.network.logit_share = self._logit_share()
-            with accelerator.accumulate(self.model):
-                self._backward(images, labels)
-                self.optimizer.step()
-                self.schedule.step()
-                self.weighting.after_step(images, labels)
-                self.optimizer.zero_grad()
-            if accelerator.sync_gradients:
+        every, progress = self.config.checkpoint_every, self.progress
+        clock = Stopwatch(self.accelerator.device)
+        for images, labels in self.batches(progress.epoch, progress.step * self.parts):
+            self.step(images, labels)
+            if self.accelerator.sync_gradients:
                 progress.step += 1
                 bar.update()
-                if config.checkpoint_every and self.steps % config.checkpoint_every == 0:
+                if every and self.steps % every == 0:
                     progress.train_seconds += clock.lap()
                     self.save()
                     clock.lap()
         self.weighting.after_epoch()
         progress.train_seconds += clock.lap()
-        progress.epoch, progress.step = epoch + 1, 0
+        progress.epoch, progress.step = progress.epoch + 1, 0
+
+    def batches(self, epoch: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """This process's images (B, C, H, W), augmented, and labels (B, T) of an epoch.
+
+        Args:
+            epoch: which determines order and augmentation.
+            first: batches that are left out at its beginning.
+        """
+        seed, process = self.config.seed, self.accelerator.process_index
+        self.loader.set_epoch(epoch)
+        batches = self.accelerator.skip_first_batches(self.loader, first) if first else self.loader
+        for batch, (stored, labels) in enumerate(batches, start=first):
+            generator = batch_generator(stored.device, seed, epoch, batch, process)
+            yield self._augmented(stored, generator), labels
+
+    def step(self, images: Tensor, labels: Tensor) -> None:
+        """Train on a batch, or on a part of one where gradients are accumulated."""
+        self.network.logit_share = self._logit_share()
+        with self.accelerator.accumulate(self.model):
+            self._backward(images, labels)
+            self.optimizer.step()
+            self.schedule.step()
+            self.weighting.after_step(images, labels)
+            self.optimizer.zero_grad()
 
     def _backward(self, images: Tensor, labels: Tensor) -> None:
         try:

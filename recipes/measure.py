@@ -59,8 +59,10 @@ def measure(accelerator: Accelerator, network: Network, data: ImageData) -> dict
         What is not defined is None, such as the angles of class vectors that are still zero.
     """
     network.eval()
-    train, features = _measure_split(accelerator, network, data.train, list(data.tasks))
-    test, _ = _measure_split(accelerator, network, data.test, list(data.tasks))
+    # What is compiled for training would be compiled again for each size of batch here.
+    with torch.compiler.set_stance("force_eager"):
+        train, features = _measure_split(accelerator, network, data.train, list(data.tasks))
+        test, _ = _measure_split(accelerator, network, data.test, list(data.tasks))
     own_samples = len(data.tasks) == 1 or has_own_samples(data.train.labels)
     collapse = collapse_measures(
         data.tasks, network.head.weight, network.head.bias, features, own_samples=own_samples

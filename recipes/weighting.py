@@ -18,7 +18,8 @@ gradient: an aggregator does not see it, and to a scalarizer its loss stays what
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast
 from torch import Tensor, nn
+from torch._functorch import config as functorch_config
 from torch.func import functional_call
 
 from recipes.measure import multitask_loss, task_losses
@@ -285,6 +287,12 @@ class AggregatedWeighting(_Strategy):
     def backward(self, model: nn.Module, images: Tensor, labels: Tensor) -> None:
         """Accumulate the Jacobian; with the last part, make it a gradient."""
         del model  # DDP would average gradients; here it is the Jacobian
+        with _repeatable_backward():
+            self._accumulate(images, labels)
+        if self.accelerator.sync_gradients:
+            self._aggregate()
+
+    def _accumulate(self, images: Tensor, labels: Tensor) -> None:
         with self.accelerator.autocast():
             features = self.network.features(images)
             logits = self.network.classify(features, labels)
@@ -296,8 +304,6 @@ class AggregatedWeighting(_Strategy):
             retain_graph=True,  # tasks share the head's normalisation, and a learned classifier
             parallel_chunk_size=1,  # a row at a time needs no vmap, which not all layers have
         )
-        if self.accelerator.sync_gradients:
-            self._aggregate()
 
     def _aggregate(self) -> None:
         for parameter in self.own:
@@ -311,6 +317,19 @@ class AggregatedWeighting(_Strategy):
         self.autojac.jac_to_grad(self.shared, self.aggregator)
         for parameter in self.shared:  # fused AdamW pairs entries as they lie in memory
             parameter.grad = torch.empty_like(parameter).copy_(parameter.grad)
+
+
+@contextmanager
+def _repeatable_backward() -> Iterator[None]:
+    """What is compiled in here may be differentiated more than once, as for each task's row.
+
+    By default a compiled backward pass overwrites what the forward pass saved for it. The caches of
+    compiled code on disk do not tell one kind from the other, and would hand out the overwriting
+    one, whose second row is wrong without a word: a tag of our own keeps them apart.
+    """
+    kept = {"donated_buffer": False}
+    with functorch_config.patch(kept), torch.compiler.config.patch(cache_key_tag=f"{kept}"):
+        yield
 
 
 def _torchjd(package: str, strategy: str, name: str | None = None) -> Any:

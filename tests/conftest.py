@@ -2,6 +2,7 @@
 
 from importlib.util import find_spec
 
+import torch
 from hypothesis import settings
 
 from tests.outcome import Outcome, pytest_runtest_call
@@ -20,5 +21,8 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    if hasattr(config, "workerinput"):  # xdist's workers share the cores, or wait for each other
+        workers = config.workerinput["workercount"]
+        torch.set_num_threads(max(1, torch.get_num_threads() // workers))
     if config.option.outcome and not hasattr(config, "workerinput"):  # which xdist has
         config.pluginmanager.register(Outcome(config))

@@ -26,7 +26,10 @@ class ImageSet(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
         """A whole batch at once; DataLoader prefers this to one ``__getitem__`` a sample."""
-        chosen = torch.tensor(indices).to(self.images.device, non_blocking=True)
+        device = self.images.device
+        # From memory that is not pinned, a GPU's copy would be waited for.
+        chosen = torch.tensor(indices, pin_memory=device.type == "cuda")
+        chosen = chosen.to(device, non_blocking=True)
         return self.images[chosen], self.labels[chosen]
 
     def to(self, device: torch.device) -> ImageSet:

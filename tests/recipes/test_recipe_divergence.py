@@ -10,7 +10,6 @@ import torch
 from accelerate.utils import set_seed
 from recipe_runs import TINY, files_below, metrics, run, weights
 from safetensors.torch import load_file
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import recipes.engine
 import recipes.train
@@ -135,36 +134,6 @@ def test_every_head_is_finite_before_training(name):
     assert all_finite(accelerator, network)
     next(network.backbone.parameters()).data.view(-1)[-1] = math.nan
     assert not all_finite(accelerator, network)
-
-
-class Waits(TorchDispatchMode):
-    """Counts what makes a program wait for its device: numbers that Python asks of tensors."""
-
-    def __init__(self):
-        super().__init__()
-        self.number = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.number += function is torch.ops.aten._local_scalar_dense.default
-        return function(*args, **(kwargs or {}))
-
-
-def test_no_step_waits_for_the_device(tmp_path, monkeypatch):
-    waits, steps = [], []
-    original = recipes.engine._Run.train_epoch
-
-    def counted(self, bar):
-        with Waits() as mode:
-            original(self, bar)
-        waits.append(mode.number)
-        steps.append(self.steps_per_epoch)
-
-    monkeypatch.setattr(recipes.engine._Run, "train_epoch", counted)
-    for images in (2000, 4000):
-        config = replace(SMALL, train_images=images, checkpoint_every=0)
-        train(replace(config, output=tmp_path / str(images)))
-    assert steps == [4, 8]
-    assert waits[0] == waits[1]
 
 
 @pytest.fixture

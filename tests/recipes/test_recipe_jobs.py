@@ -41,6 +41,7 @@ def test_two_at_once_end_where_one_after_the_other_does(two, tmp_path, monkeypat
         assert train(replace(config, resume=True)).config["jobs"] == 2  # finished: not run again
 
 
+@pytest.mark.slow
 def test_an_error_in_one_of_them_is_raised(two, monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     two[1].run_dir.mkdir()
