@@ -249,13 +249,12 @@ def _lines(size: dict[str, Any]) -> str:
     what = f"{size['backbone']}, width {size['width']}, batch {size['batch']}"
     if "ways" not in size:
         return f"{what}: {size}"
-    rates = (
-        f"  {way:20} {found['images_per_second']:12,.0f} images/s"
-        f" {found.get('share_of_peak', float('nan')):7.1%} of peak"
-        for way, found in size["ways"].items()
-        if way != "product"
-    )
-    return "\n".join((f"{what}:", *rates))
+    lines = [f"{what}:"]
+    for way, found in size["ways"].items():
+        if "images_per_second" in found:
+            share = f"{found['share_of_peak']:7.1%} of peak" if "share_of_peak" in found else ""
+            lines.append(f"  {way:20} {found['images_per_second']:12,.0f} images/s {share}")
+    return "\n".join(lines)
 
 
 def _options(arguments: Sequence[str] | None, defaults: dict[str, Any]) -> argparse.Namespace:
