@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import resource
+import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,52 @@ def _report_to(
         sender.send({"failed": f"{type(error).__name__}: {error}"})
 
 
+def in_turn(
+    calls: Mapping[str, Callable[[], object]], device: str, *, seconds: float, least: int = 11
+) -> dict[str, dict[str, float]]:
+    """Time all calls in turn, round after round, so that ratios hold whatever else a machine does.
+
+    Each is made twice a round, and the second one counts: the call before it has emptied the caches
+    and queues.
+
+    Args:
+        calls: by name.
+        device: which is waited for.
+        seconds: after which no round is begun, if there were ``least``.
+        least: rounds in any case.
+
+    Returns:
+        By name, the median and the tenth and ninetieth percentile in seconds, and their number.
+    """
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    end, rounds = time.perf_counter() + seconds, 0
+    while rounds < least or time.perf_counter() < end:
+        rounds += 1
+        for name, call in calls.items():
+            call()
+            _wait(device)
+            start = time.perf_counter()
+            call()
+            _wait(device)
+            times[name].append(time.perf_counter() - start)
+    return {name: _spread(values) for name, values in times.items()}
+
+
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    tenths = statistics.quantiles(values, n=10)
+    return {
+        "median_s": statistics.median(values),
+        "low_s": tenths[0],
+        "high_s": tenths[-1],
+        "n": len(values),
+    }
+
+
+def _wait(device: str) -> None:
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def timings(
     call: Callable[[], object],
     device: str,
@@ -114,8 +161,7 @@ def timings(
     while not times or (sum(times) < seconds and len(times) < most):
         start = now()
         call()
-        if torch.device(device).type == "cuda":
-            torch.cuda.synchronize(device)
+        _wait(device)
         times.append(now() - start)
     return times
 

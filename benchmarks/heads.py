@@ -24,8 +24,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import statistics
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.util import find_spec
@@ -35,7 +33,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.harness import command_line, in_own_process, peak, reset_peak, write_result
+from benchmarks.harness import (
+    command_line,
+    in_own_process,
+    in_turn,
+    peak,
+    reset_peak,
+    write_result,
+)
 from etf_heads import CompoundETFHead
 from etf_heads.losses import CompoundCrossEntropy
 
@@ -168,35 +173,10 @@ def measure_times(
 ) -> dict[str, Any]:
     """Seconds a step of each way, all in turn, round after round."""
     steps = {method: make_step(method, size, device) for method in methods}
-    times: dict[str, list[float]] = {method: [] for method in methods}
     for step in steps.values():
         for _ in range(3):  # what is set up once
             step()
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times[methods[0]]) < 11:
-        for method, step in steps.items():
-            step()  # the one before has emptied the caches
-            _wait(device)
-            start = time.perf_counter()
-            step()
-            _wait(device)
-            times[method].append(time.perf_counter() - start)
-    return {method: _spread(values) for method, values in times.items()}
-
-
-def _wait(device: str) -> None:
-    if torch.device(device).type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def _spread(values: Sequence[float]) -> dict[str, float]:
-    tenths = statistics.quantiles(values, n=10)
-    return {
-        "median_s": statistics.median(values),
-        "low_s": tenths[0],
-        "high_s": tenths[-1],
-        "n": len(values),
-    }
+    return in_turn(steps, device, seconds=seconds)
 
 
 def measure_memory(method: str, size: Sequence[int], device: str) -> dict[str, Any]:

@@ -44,4 +44,5 @@ BENCHMARKS = (
     Benchmark("heads"),
     Benchmark("collapse", needs=("torchmetrics",)),
     Benchmark("nearest_etf", needs=("geoopt", "torchvision")),
+    Benchmark("training", needs=("accelerate", "timm", "torchvision")),
 )
