@@ -81,7 +81,7 @@ def write() -> None:
         document.write_text(text.replace(mark + generated(name), mark + expected(name)), "utf-8")
 
 
-def _main_job(summary: Any) -> str:
+def _comparison(summary: Any) -> str:
     from recipes.report import table, terminal_table, verdict  # noqa: PLC0415 (extra)
 
     return f"```text\n{terminal_table(table(summary))}\n\n{verdict(summary)}\n```"
@@ -150,11 +150,12 @@ class Part(NamedTuple):
 
 
 GENERATED = {
-    "multi-digits": Part(README, _main_job),
+    "multi-digits": Part(README, _comparison),
     "savings": Part(README, _savings),
     "heads": Part(README, _step_times),
     "nearest-heads": Part(RECIPES, _epochs),
     "convert": Part(RECIPES, _conversion),
+    "cifar100-20": Part(RECIPES, _comparison),
     "claims/*": Part(RECIPES, _claims),
     "tests": Part(TESTS, _tests),
     "tests-slow": Part(TESTS, _slow_tests),

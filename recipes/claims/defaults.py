@@ -106,6 +106,6 @@ CLAIM = Claim(
         "full": Plan("cifar100", {}, VARIANTS),
     },
     judge=judge,
-    measures=("s_nc1_ratio", "s_nc2_angles", "s_nc3"),
+    measures=("m_nc1_ratio", "m_nc2_angles_means", "m_nc3"),
     lines=lines,
 )

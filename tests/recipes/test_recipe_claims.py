@@ -382,6 +382,7 @@ def test_committed_verdicts_follow_from_their_evidence(file):
     assert set(kept["evidence"]) == set(claim.plans[kept["size"]].variants)
     anew = judged(claim, kept["size"], kept["evidence"])
     assert {name: kept[name] for name in anew} == anew
+    assert len(numbers_table(claim, kept)) > len(claim.measures)
     page = file.with_suffix(".html").read_text("utf-8")
     assert verdict(kept) in page
     assert kept["provenance"]["commit"] in page
