@@ -129,7 +129,10 @@ class Run:
         set_seed(config.seed)
         self.data = data.to(accelerator.device)
         self.network = make_network(config, self.data)
-        if config.compile:  # in place: a wrapper's name would stand in every key of state_dict
+        if config.compile:
+            # As in a process of its own: torch compiles a function for so many sizes and no more.
+            torch.compiler.reset()
+            # In place: the name of a wrapper would stand in every key of the state_dict.
             self.network.backbone.compile()
         loader = train_loader(
             self.data.train, loader_batch(config, accelerator, len(self.data.train))
