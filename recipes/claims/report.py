@@ -94,7 +94,7 @@ def write_claim(claim: Claim, judged: Judged, path: Path) -> None:
         "cards": [],
         "says": claim.says,
         "criteria": criteria_table(judged),
-        "rules": [(c["statement"], c["why"]) for c in judged["criteria"]],
+        "rules": _rules(judged),
         "numbers": numbers_table(claim, judged),
         "seeds": ", ".join(map(str, seeds_of(first))),
         "curves": collapse_curves(_curves(claim, evidence), titles) if lined else None,
@@ -103,6 +103,22 @@ def write_claim(claim: Claim, judged: Judged, path: Path) -> None:
         "facts": origin(judged["provenance"]) | _settings(evidence),
     }
     write_page("claims/claim.html.jinja", context, path)
+
+
+def _rules(judged: Judged) -> list[tuple[str, str]]:
+    """Criteria, and where their thresholds come from; those of one origin in one line."""
+    origins: dict[str, list[str]] = {}
+    for criterion in judged["criteria"]:
+        origins.setdefault(criterion["why"], []).append(criterion["statement"])
+    return [
+        (
+            f"{statements[0]}, and {len(statements) - 1} like it"
+            if statements[1:]
+            else statements[0],
+            why,
+        )
+        for why, statements in origins.items()
+    ]
 
 
 def _met(judged: Judged) -> int:
