@@ -16,7 +16,7 @@ from etf_heads._precision import at_least_float32
 from etf_heads._tasks import Tasks
 from etf_heads._tracing import is_traced
 from etf_heads.heads import Head
-from etf_heads.losses._fused import FusedCrossEntropy
+from etf_heads.losses._fused import FusedCrossEntropy, mean_weights
 
 _FEW_CLASSES = 16  # a register's worth of numbers side by side: with fewer, a softmax over many
 _MANY_TASKS = 4  # tasks is faster with the tasks' scores side by side instead
@@ -114,9 +114,9 @@ class CompoundCrossEntropy(nn.Module):
         geometry = head.softmax_geometry if len(head.tasks) == 1 else None
         if geometry is None or not features.requires_grad or is_traced():
             labelled = labels != self.ignore_index
-            counts = labelled.sum(0, dtype=at_least_float32(features.dtype))
+            weights = mean_weights(labelled, at_least_float32(features.dtype))
             losses = self._each(head.all_softmax_logits(features), labels, head.tasks)
-            return (losses * (labelled / counts.clamp(min=1))).sum(0)
+            return (losses * weights).sum(0)
         prepared = head.prepare(features).flatten(0, -2)
         means: Tensor = FusedCrossEntropy.apply(
             prepared, (labels, self.ignore_index), geometry, self.label_smoothing

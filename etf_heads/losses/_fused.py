@@ -73,4 +73,9 @@ def _weighted(labels: Tensor, missing: int, dtype: torch.dtype) -> tuple[Tensor,
     labelled = labels != missing
     if labels.device.type == "cpu" and labelled.all():  # on a GPU one would have to wait for it
         return labels, 1 / max(1, len(labels))
-    return labels.where(labelled, 0), labelled / labelled.sum(dtype=dtype).clamp(min=1)
+    return labels.where(labelled, 0), mean_weights(labelled, dtype)
+
+
+def mean_weights(labelled: Tensor, dtype: torch.dtype) -> Tensor:
+    """Weights that make a sum over samples the mean of the labelled ones, task by task: (N, T)."""
+    return labelled / labelled.sum(0, dtype=dtype).clamp(min=1)

@@ -141,5 +141,19 @@ def points_ahead(records: Sequence[Record], others: Sequence[Record]) -> list[fl
     return [100 * (mine - theirs) for mine, theirs in pairs]
 
 
+def accuracy_ahead(
+    evidence: Evidence,
+    pair: tuple[str, str],
+    relation: Literal["at most", "at least"],
+    threshold: float,
+    why: str,
+) -> Criterion:
+    """A criterion of the test accuracy of the pair's first variant less that of the second."""
+    name, other = pair
+    ahead = points_ahead(evidence[name], evidence[other])
+    statement = f"test accuracy, {name} less {other}, in points"
+    return Criterion(statement, ahead, relation, threshold, why)
+
+
 def _number(value: float | None) -> float:
     return math.nan if value is None else value

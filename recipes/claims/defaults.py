@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from recipes.claims.claim import (
     Claim,
     Criterion,
     Evidence,
     Plan,
     Variant,
+    accuracy_ahead,
     points_ahead,
 )
 from recipes.comparison import interval
-from recipes.report import Line
+from recipes.report import Line, points
 
 REDUCED = {
     "backbone": "cnn",
@@ -56,28 +54,12 @@ VARIANTS = {
 
 def judge(evidence: Evidence) -> list[Criterion]:
     """No other fixed head is clearly ahead of the default, nor is the learned one like it."""
-    default = evidence[DEFAULT]
     others = [name for name in VARIANTS if name != DEFAULT and not name.startswith("learned,")]
     why = "an accuracy of 50% on 2,000 images is known to 2.2 points (95%); half of that, rounded"
     return [
+        *(accuracy_ahead(evidence, (name, DEFAULT), "at most", 1.0, why) for name in others),
         *(
-            Criterion(
-                f"test accuracy, {name} less default, in points",
-                points_ahead(evidence[name], default),
-                "at most",
-                1.0,
-                why,
-            )
-            for name in others
-        ),
-        *(
-            Criterion(
-                f"test accuracy, {fixed} less {learned}, in points",
-                points_ahead(evidence[fixed], evidence[learned]),
-                "at least",
-                -1.0,
-                why,
-            )
+            accuracy_ahead(evidence, (fixed, learned), "at least", -1.0, why)
             for learned, fixed in ALIKE.items()
         ),
     ]
@@ -85,12 +67,9 @@ def judge(evidence: Evidence) -> list[Criterion]:
 
 def lines(evidence: Evidence) -> list[Line]:
     """How far each is ahead of the default."""
-    ahead = [interval(points_ahead(own, evidence[DEFAULT])) for own in evidence.values()]
-    return [("points ahead of default", *map(_signed, ahead))]
-
-
-def _signed(ahead: Mapping[str, Any]) -> str:
-    return f"{ahead['mean']:+.1f}" + ("" if ahead["half"] is None else f" ± {ahead['half']:.1f}")
+    default = evidence[DEFAULT]
+    differences = [[p / 100 for p in points_ahead(own, default)] for own in evidence.values()]
+    return [("points ahead of default", *(points(interval(d)) for d in differences))]
 
 
 CLAIM = Claim(

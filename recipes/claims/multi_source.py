@@ -8,9 +8,9 @@ from recipes.claims.claim import (
     Evidence,
     Plan,
     Variant,
+    accuracy_ahead,
     fall,
     final,
-    points_ahead,
 )
 
 REDUCED = {
@@ -93,14 +93,14 @@ def judge(evidence: Evidence) -> list[Criterion]:
             "one decision in a hundred",
         ),
         *(
-            Criterion(
-                f"test accuracy, {fixed} less {other}, in points",
-                points_ahead(evidence[fixed], evidence[other]),
+            accuracy_ahead(
+                evidence,
+                pair,
                 "at least",
                 -1.0,
                 "an accuracy of 80% on 2,500 images is known to 1.6 points (95%); less than that",
             )
-            for fixed, other in (("compound", "learned-norm"), ("compound, no norm", "learned"))
+            for pair in (("compound", "learned-norm"), ("compound, no norm", "learned"))
         ),
     ]
 

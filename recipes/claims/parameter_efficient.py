@@ -11,7 +11,7 @@ from recipes.claims.claim import (
     Plan,
     Record,
     Variant,
-    points_ahead,
+    accuracy_ahead,
 )
 from recipes.claims.single_source import REDUCED
 from recipes.comparison import interval
@@ -47,9 +47,9 @@ FIXED = ("compound", "compound-hadamard", "fixed midway")
 def judge(evidence: Evidence) -> list[Criterion]:
     """No accuracy lost to the plain learned head, and no head parameters that are trained."""
     accuracy = [
-        Criterion(
-            f"test accuracy, {name} less learned, in points",
-            points_ahead(evidence[name], evidence["learned"]),
+        accuracy_ahead(
+            evidence,
+            (name, "learned"),
             "at least",
             -0.2,
             "within 0.2 points of the plain learned head or better, after as many epochs",

@@ -111,13 +111,8 @@ def _rules(judged: Judged) -> list[tuple[str, str]]:
     for criterion in judged["criteria"]:
         origins.setdefault(criterion["why"], []).append(criterion["statement"])
     return [
-        (
-            f"{statements[0]}, and {len(statements) - 1} like it"
-            if statements[1:]
-            else statements[0],
-            why,
-        )
-        for why, statements in origins.items()
+        (first + (f", and {len(others)} like it" if others else ""), why)
+        for why, (first, *others) in origins.items()
     ]
 
 

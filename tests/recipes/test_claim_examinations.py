@@ -1,0 +1,87 @@
+"""What claims find out about trained networks: where these look, and what parts of images say."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from etf_heads.geometry import compound_etf
+from recipes.claims.dissection import dissected, dissection
+from recipes.claims.saliency import overlap, saliency_maps
+
+
+def test_the_overlap_of_maps():
+    """Of scaled maps, of disjoint ones, of those that share a quarter; of an empty one, unknown."""
+    left, right = np.zeros((4, 2, 2)), np.zeros((4, 2, 2))
+    left[0], right[0] = 1, 5
+    left[1, 0, 0] = right[1, 1, 1] = 1
+    left[2, 0], right[2, 0, 0], right[2, 1, 1] = 1, 1, 3
+    left[3] = 1
+    np.testing.assert_allclose(overlap(left, right), [1, 0, 0.25, math.nan])
+
+
+class CornerMaps(nn.Module):
+    """Two feature maps: one of the upper left corner of the image, one of the lower right."""
+
+    def __init__(self):
+        super().__init__()
+        self.brightness = nn.Parameter(torch.ones(1))
+
+    def forward(self, images):
+        corners = torch.zeros(2, *images.shape[2:])
+        corners[0, :6, :6] = corners[1, 6:, 6:] = 1
+        return self.brightness * images * corners
+
+
+class CornerNetwork(nn.Module):
+    """Each of two binary tasks looks at a corner of its own."""
+
+    tasks = ("first", "second")
+
+    def __init__(self):
+        super().__init__()
+        self.backbone = nn.Sequential(CornerMaps(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+    def forward(self, images):
+        means = self.backbone(images.float())
+        signs = torch.tensor([1.0, -1.0])
+        return {task: z * signs for task, z in zip(self.tasks, means.split(1, dim=1), strict=True)}
+
+
+def test_saliency_maps_show_the_part_of_the_image_that_decides():
+    """A classifier that looks at the upper left corner alone, and one at the lower right."""
+    images = torch.randint(1, 255, (5, 1, 12, 12), generator=torch.Generator().manual_seed(0))
+    first, second = saliency_maps(CornerNetwork(), images, torch.zeros(5, 2, dtype=torch.long))
+    assert first.shape == second.shape == (len(images), 12, 12)
+    assert (first[:, :6, :6].sum((1, 2)) > 0.9 * first.sum((1, 2))).all()
+    assert (second[:, 6:, 6:].sum((1, 2)) > 0.9 * second.sum((1, 2))).all()
+
+
+def test_dissection_of_exact_sums():
+    generator = torch.Generator().manual_seed(0)
+    frame = (
+        compound_etf([5, 5]).double()
+        @ torch.linalg.qr(torch.randn(10, 10, generator=generator, dtype=torch.float64)).Q
+    )
+    labels = torch.cartesian_prod(torch.arange(5), torch.arange(5))
+    left, right = frame[labels[:, 0]], frame[5 + labels[:, 1]]
+    found = dissection(left + right + 7, [left + 3, right], labels, frame)  # centres do not matter
+    assert found["own"] == pytest.approx([1, 1])
+    assert found["other"] == pytest.approx([0, 0], abs=1e-12)
+    assert found["spread"] == pytest.approx([0, 0], abs=1e-12)
+    assert found["sum"] == pytest.approx(1)
+    swapped = dissection(left, [right, left], labels, frame)
+    assert swapped["own"] == pytest.approx([0, 0], abs=1e-12)
+    assert swapped["sum"] == pytest.approx(0, abs=1e-12)
+    half = dissection(left, [left, right], labels, frame)
+    assert half["sum"] == pytest.approx(0.5**0.5)
+
+
+def test_a_dissected_image_is_one_picture_where_it_stood():
+    images = torch.arange(1, 1 + 2 * 8 * 16, dtype=torch.uint8).reshape(2, 1, 8, 16)
+    right = dissected(images, 8, (0, 8))
+    assert torch.equal(right[..., 8:], images[..., 8:])
+    assert not right[..., :8].any()
+    assert torch.equal(right + dissected(images, 8, (0, 0)), images)
