@@ -100,15 +100,14 @@ def measure_size(
     accelerator = make_accelerator(config)
     device = accelerator.device
     data = random_images(images, image_size)
+    resident = data.to(device)
     runs = {
-        head + suffix: Run(
-            replace(config, head=head, compile=bool(suffix)), accelerator, data.to(device)
-        )
+        head + suffix: Run(replace(config, head=head, compile=bool(suffix)), accelerator, resident)
         for suffix in (("", "-compiled") if compiled else ("",))
         for head in HEADS
     }
     calls = {way: recipe_step(run) for way, run in runs.items()}
-    plain = Run(replace(config, head="learned"), accelerator, data.to(device), _standardised)
+    plain = Run(replace(config, head="learned"), accelerator, resident, _standardised)
     calls["input"] = partial(next, _endless(plain.batches))
     calls["workers"] = worker_step(plain, data.train, workers)
     matrix = torch.randn(product, product, device=device, dtype=DTYPES[precision])
