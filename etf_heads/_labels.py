@@ -15,26 +15,57 @@ Labels = Tensor | Mapping[str, Tensor] | Sequence[Tensor]
 A single task's may also be one tensor (...).
 """
 
+NO_LABEL = -100
+"""What stands for a missing label everywhere: PyTorch's default ``ignore_index``."""
 
-def check_labels(labels: Labels, tasks: Tasks, shape: tuple[int, ...]) -> Tensor:
+
+def check_labels(
+    labels: Labels, tasks: Tasks, shape: tuple[int, ...], *, no_label: int | None = None
+) -> Tensor:
     """Labels of all tasks as an int64 tensor of shape (*shape, T), in range, or ValueError.
 
     Finding out whether they are in range waits for the device once.
+
+    Args:
+        labels: of a batch.
+        tasks: whose labels they are.
+        shape: of the batch.
+        no_label: what stands for a missing label, :data:`NO_LABEL`; None where every sample needs
+            a label of every task.
     """
     stacked = stack_labels(labels, tasks, shape)
-    if stacked.numel():
-        flat = stacked.reshape(-1, len(tasks))
-        extremes = torch.stack([flat.amin(0), flat.amax(0)], dim=1)
-        for (low, high), size, name in zip(
-            extremes.tolist(), tasks.sizes, tasks.labels, strict=True
-        ):
-            if low < 0 or high >= size:
-                where = f" of task {name!r}" if tasks.names or len(tasks) > 1 else ""
-                raise ValueError(
-                    f"labels{where} run from {low} to {high}, possible are 0 to {size - 1}; leave "
-                    f"out samples without a label"
-                )
+    check_range(stacked, tasks, no_label=no_label)
     return stacked
+
+
+def check_range(labels: Tensor, tasks: Tasks, *, no_label: int | None = None) -> None:
+    """ValueError unless labels (..., T) are classes, or ``no_label``; waits for the device once."""
+    if not labels.numel():
+        return
+    flat = labels.reshape(-1, len(tasks))
+    limits = torch.iinfo(flat.dtype)
+    lowest = highest = flat
+    if no_label is not None:
+        missing = flat == no_label
+        lowest, highest = (
+            flat.masked_fill(missing, limits.max),
+            flat.masked_fill(missing, limits.min),
+        )
+    extremes = torch.stack([lowest.amin(0), highest.amax(0)], dim=1).tolist()
+    for (low, high), size, name in zip(extremes, tasks.sizes, tasks.labels, strict=True):
+        if low < 0 or high >= size:
+            where = f" of task {name!r}" if tasks.names or len(tasks) > 1 else ""
+            raise ValueError(
+                f"labels{where} run from {low} to {high}, possible are 0 to {size - 1}"
+                + _way_out(low, no_label)
+            )
+
+
+def _way_out(low: int, no_label: int | None) -> str:
+    if no_label is None:
+        return "; leave out samples without a label"
+    minus_one = "; -1 is not a label" if low == -1 else ""
+    return f"{minus_one}; samples without a label have {no_label}"
 
 
 def stack_labels(labels: Labels, tasks: Tasks, shape: tuple[int, ...]) -> Tensor:
