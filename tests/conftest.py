@@ -5,10 +5,6 @@ from importlib.util import find_spec
 import torch
 from hypothesis import settings
 
-from tests.outcome import Outcome, pytest_runtest_call
-
-__all__ = ["pytest_runtest_call"]
-
 settings.register_profile("etf_heads", deadline=None)  # a slow machine is no failed law
 settings.load_profile("etf_heads")
 
@@ -16,13 +12,7 @@ if find_spec("timm") is None:  # the core-only environment
     collect_ignore_glob = ["benchmarks/*"]
 
 
-def pytest_addoption(parser):
-    parser.addoption("--outcome", metavar="FILE", help="write down what the tests found, as JSON")
-
-
 def pytest_configure(config):
     if hasattr(config, "workerinput"):  # xdist's workers share the cores, or wait for each other
         workers = config.workerinput["workercount"]
         torch.set_num_threads(max(1, torch.get_num_threads() // workers))
-    if config.option.outcome and not hasattr(config, "workerinput"):  # which xdist has
-        config.pluginmanager.register(Outcome(config))

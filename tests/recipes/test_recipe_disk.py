@@ -96,7 +96,7 @@ FULL = {
 
 @pytest.mark.parametrize("what", FULL)
 def test_on_a_full_disk_a_run_stops_in_words_and_goes_on_when_there_is_space(
-    what, whole, disk, monkeypatch, record_property
+    what, whole, disk, monkeypatch
 ):
     module, name, number, room, named = FULL[what]
     config = replace(whole, output=disk.place / "run", resume=True)
@@ -115,7 +115,6 @@ def test_on_a_full_disk_a_run_stops_in_words_and_goes_on_when_there_is_space(
     assert run(config) == [0]
     assert_same(config, whole)
     assert not list(config.run_dir.rglob("*.partial"))
-    record_property("faults", 1)
 
 
 def finished(config):
@@ -133,7 +132,7 @@ def error_of(config):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_a_run_stops_in_words_on_a_disk_of_any_number_of_pages(whole, disk, record_property):
+def test_a_run_stops_in_words_on_a_disk_of_any_number_of_pages(whole, disk):
     config = replace(whole, output=disk.place / "run", resume=True)
     for pages in count():
         disk.fill(4096 * pages)
@@ -147,7 +146,6 @@ def test_a_run_stops_in_words_on_a_disk_of_any_number_of_pages(whole, disk, reco
         shutil.rmtree(config.run_dir)
     left = sum(len(content) for content in files_below(whole.run_dir).values())
     assert 4096 * pages >= left  # in less space no run can end
-    record_property("faults", pages)
 
 
 def limit(size):
@@ -155,16 +153,15 @@ def limit(size):
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
-def test_a_file_that_may_not_be_as_long_stops_a_run_in_words(whole, tmp_path, record_property):
+def test_a_file_that_may_not_be_as_long_stops_a_run_in_words(whole, tmp_path):
     config = replace(whole, output=tmp_path / "run", resume=True)
     assert run(config, partial(limit, 15_000)) == [1]
     assert "step0000007.partial cannot be written" in error_file(config).read_text()
     assert run(config) == [0]
     assert_same(config, whole)
-    record_property("faults", 1)
 
 
-def test_all_processes_stop_when_one_cannot_write(whole, tmp_path, record_property):
+def test_all_processes_stop_when_one_cannot_write(whole, tmp_path):
     config = replace(whole, output=tmp_path / "run")
     port = free_port()
     limits = (partial(limit, 15_000), None)
@@ -174,7 +171,6 @@ def test_all_processes_stop_when_one_cannot_write(whole, tmp_path, record_proper
     assert [process.exitcode for process in group] == [1, 1]
     for rank in range(2):
         assert "step0000007.partial cannot be written" in error_file(config, rank).read_text()
-    record_property("faults", 1)
 
 
 def test_the_training_script_says_it_in_one_line(disk, monkeypatch):

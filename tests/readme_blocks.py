@@ -1,0 +1,25 @@
+"""Code and commands of the README.
+
+``python3 tests/readme_blocks.py`` prints the commands, one a line; it needs nothing installed.
+"""
+
+import re
+from pathlib import Path
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+def blocks(language: str) -> list[str]:
+    """All code blocks of a language, in order."""
+    pattern = rf"^```{language}\n(.*?)^```$"
+    return re.findall(pattern, README.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def commands() -> list[str]:
+    """The commands marked for CI: a comparison of heads, then the tests."""
+    pattern = r"<!-- command: .*? -->\n```bash\n(.*?)\n```"
+    return re.findall(pattern, README.read_text("utf-8"), re.DOTALL)
+
+
+if __name__ == "__main__":
+    print("\n".join(commands()))

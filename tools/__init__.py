@@ -1,1 +1,0 @@
-"""Scripts that keep the project itself in order."""
