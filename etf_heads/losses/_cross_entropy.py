@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from itertools import groupby
-from typing import Literal, get_args
-
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from etf_heads._labels import Labels, stack_labels
-from etf_heads._precision import at_least_float32
-from etf_heads._tasks import Tasks
+from etf_heads._labels import NO_LABEL
 from etf_heads._tracing import is_traced
-from etf_heads.heads import Head
-from etf_heads.losses._fused import FusedCrossEntropy, mean_weights
-
-_FEW_CLASSES = 16  # a register's worth of numbers side by side: with fewer, a softmax over many
-_MANY_TASKS = 4  # tasks is faster with the tasks' scores side by side instead
-
-Reduction = Literal["mean", "task", "none"]
+from etf_heads.losses._classifiers import Classifier
+from etf_heads.losses._fused import FusedCrossEntropy
+from etf_heads.losses._task_loss import LogitLoss, Reduction, TaskWeights
 
 
-class CompoundCrossEntropy(nn.Module):
+class CompoundCrossEntropy(LogitLoss):
     r"""Softmax cross-entropy of all tasks of a head, from features instead of logits.
 
     .. math:: L = \sum_t c_t \, \frac1{N_t} \sum_{i \text{ labelled for } t}
@@ -42,10 +30,16 @@ class CompoundCrossEntropy(nn.Module):
     The loss holds nothing that belongs to a model: let the model return features in training, and
     keep the head in it, where its buffers and parameters move along.
 
+    A learned head, for comparison, is an ``nn.Linear``, or an ``nn.ModuleDict`` (a dict, a list)
+    of them, one a task::
+
+        criterion(features, nn.Linear(64, 10), labels)
+        criterion(features, nn.ModuleDict({"left": nn.Linear(64, 10), ...}), labels)
+
     Args:
         task_weights: :math:`c_t`, by task name or in order; 1 each when None.
         label_smoothing: share of the target that is spread evenly over all classes, in [0, 1].
-        ignore_index: the label of samples that have none for a task.
+        ignore_index: the label of samples that have none for a task; -100 as in PyTorch.
         reduction: "mean", the number above; "task", the addends a task, shape (T,), as loss
             balancing takes them; "none", a weighted loss a sample, shape (..., T), zero where
             there is no label.
@@ -55,7 +49,9 @@ class CompoundCrossEntropy(nn.Module):
         (..., T).
 
     Raises:
-        ValueError: if an option is not possible, or labels do not fit features and head.
+        ValueError: if an option is not possible, labels do not fit features and head, the head
+            is another callable, or a label is out of range. Labels on a GPU are checked by the
+            device, as in PyTorch, since looking at them would wait for it.
 
     Note:
         A task without a labelled sample in the batch counts as 0, where PyTorch's mean is NaN.
@@ -63,6 +59,7 @@ class CompoundCrossEntropy(nn.Module):
         so; ``reduction="none"`` differentiates as often as you like.
 
     Example:
+        >>> import torch
         >>> from etf_heads import CompoundETFHead
         >>> head = CompoundETFHead(64, {"left": 10, "right": 10})
         >>> criterion = CompoundCrossEntropy()
@@ -75,89 +72,42 @@ class CompoundCrossEntropy(nn.Module):
         True
     """
 
+    few_classes = 16  # a register's worth of numbers side by side: with fewer, tasks go there
+
     def __init__(
         self,
         *,
-        task_weights: Mapping[str, float] | Sequence[float] | None = None,
+        task_weights: TaskWeights = None,
         label_smoothing: float = 0.0,
-        ignore_index: int = -100,
+        ignore_index: int = NO_LABEL,
         reduction: Reduction = "mean",
     ) -> None:
-        super().__init__()
+        super().__init__(task_weights=task_weights, ignore_index=ignore_index, reduction=reduction)
         if not 0 <= label_smoothing <= 1:
             raise ValueError(f"label_smoothing must be from 0 to 1, got {label_smoothing!r}")
-        if reduction not in get_args(Reduction):
-            raise ValueError(
-                f"reduction must be one of {', '.join(get_args(Reduction))}; got {reduction!r}"
-            )
-        weights = task_weights.values() if isinstance(task_weights, Mapping) else task_weights
-        for weight in weights or ():
-            if not (math.isfinite(weight) and weight >= 0):
-                raise ValueError(f"task_weights must be finite and at least 0, got {weight!r}")
-        self.task_weights = task_weights
         self.label_smoothing = label_smoothing
-        self.ignore_index = ignore_index
-        self.reduction = reduction
 
-    def forward(self, features: Tensor, head: Head, labels: Labels) -> Tensor:
-        """The loss of features (..., d) under a head, with labels (...) a task."""
-        stacked = stack_labels(labels, head.tasks, tuple(features.shape[:-1]))
-        targets = stacked.flatten(0, -2)
-        if self.reduction == "none":
-            losses = self._each(head.all_softmax_logits(features), targets, head.tasks)
-            return self._weighted(losses, head.tasks).reshape(stacked.shape)
-        means = self._weighted(self._means(features, head, targets), head.tasks)
-        return means.sum() if self.reduction == "mean" else means
-
-    def _means(self, features: Tensor, head: Head, labels: Tensor) -> Tensor:
-        """Mean losses of the labelled samples, task by task, of labels (N, T): (T,)."""
+    def means(self, features: Tensor, head: Classifier, labels: Tensor) -> Tensor:
+        """Mean losses of the labelled samples of labels (N, T), task by task: (T,)."""
         geometry = head.softmax_geometry if len(head.tasks) == 1 else None
         if geometry is None or not features.requires_grad or is_traced():
-            labelled = labels != self.ignore_index
-            weights = mean_weights(labelled, at_least_float32(features.dtype))
-            losses = self._each(head.all_softmax_logits(features), labels, head.tasks)
-            return (losses * weights).sum(0)
+            return super().means(features, head, labels)
         prepared = head.prepare(features).flatten(0, -2)
         means: Tensor = FusedCrossEntropy.apply(
             prepared, (labels, self.ignore_index), geometry, self.label_smoothing
         )
         return means
 
-    def _weighted(self, losses: Tensor, tasks: Tasks) -> Tensor:
-        if self.task_weights is None:
-            return losses
-        return losses * losses.new_tensor(tasks.unpack(self.task_weights, "task_weights"))
-
-    def _each(self, logits: Tensor, labels: Tensor, tasks: Tasks) -> Tensor:
-        """Losses of labels (N, T), zero where there are none; neighbours of one size in one go."""
-        logits = logits.flatten(0, -2)
-        if len(set(tasks.sizes)) == 1:  # slices would be copied in backward
-            return self._of_one_size(logits, labels)
-        runs = [(len(list(run)), classes) for classes, run in groupby(tasks.sizes)]
-        scores = logits.split([count * classes for count, classes in runs], dim=1)
-        targets = labels.split([count for count, _ in runs], dim=1)
-        losses = [self._of_one_size(z, y) for z, y in zip(scores, targets, strict=True)]
-        return torch.cat(losses, dim=1)
-
-    def _of_one_size(self, logits: Tensor, labels: Tensor) -> Tensor:
-        count = labels.shape[1]
-        grid = logits.unflatten(1, (count, -1))
-        if count >= _MANY_TASKS and grid.shape[2] < _FEW_CLASSES:
-            scores, targets = grid.mT, labels
-        else:
-            scores, targets = grid.flatten(0, 1), labels.flatten()
-        losses = F.cross_entropy(
+    def of_scores(self, scores: Tensor, targets: Tensor) -> Tensor:
+        """Cross-entropies of scores (n, K, ...), zero where there is no label."""
+        return F.cross_entropy(
             scores,
             targets,
             reduction="none",
             ignore_index=self.ignore_index,
             label_smoothing=self.label_smoothing,
         )
-        return losses.reshape(labels.shape)
 
     def extra_repr(self) -> str:
         """Options, for ``print(module)``."""
-        return (
-            f"task_weights={self.task_weights}, label_smoothing={self.label_smoothing:g}, "
-            f"ignore_index={self.ignore_index}, reduction={self.reduction}"
-        )
+        return f"label_smoothing={self.label_smoothing:g}, {super().extra_repr()}"

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from etf_heads._precision import at_least_float32
+from etf_heads.losses._task_loss import mean_weights
 from etf_heads.orientation import StructuredOrientation
 
 
@@ -74,8 +75,3 @@ def _weighted(labels: Tensor, missing: int, dtype: torch.dtype) -> tuple[Tensor,
     if labels.device.type == "cpu" and labelled.all():  # on a GPU one would have to wait for it
         return labels, 1 / max(1, len(labels))
     return labels.where(labelled, 0), mean_weights(labelled, dtype)
-
-
-def mean_weights(labelled: Tensor, dtype: torch.dtype) -> Tensor:
-    """Weights that make a sum over samples the mean of the labelled ones, task by task: (N, T)."""
-    return labelled / labelled.sum(0, dtype=dtype).clamp(min=1)

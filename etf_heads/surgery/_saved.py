@@ -27,6 +27,7 @@ from etf_heads.surgery._seat import (
     task_outputs,
     tell_class_count,
     unclip,
+    unwrapped,
 )
 
 M = TypeVar("M", bound=nn.Module)
@@ -41,6 +42,9 @@ def save_model(model: nn.Module, path: str | os.PathLike[str]) -> None:
     class, arguments, orientation, tasks, and a fingerprint of the class vectors. Weights and
     specification are one file, so that neither is there without the other. It is written
     beside ``path`` and moved into place: a run that is killed leaves the former file.
+
+    Of a model inside ``torch.compile``, ``DataParallel`` or ``DistributedDataParallel`` the model
+    is written, under the names that it has without them; :func:`load_model` does likewise.
 
     Args:
         model: with any number of fixed heads; also heads that you put there yourself.
@@ -61,7 +65,7 @@ def save_model(model: nn.Module, path: str | os.PathLike[str]) -> None:
         >>> type(twin[1]).__name__, torch.equal(twin(x), model(x))
         ('ETFHead', True)
     """
-    path = Path(path)
+    path, model = Path(path), unwrapped(model)
     told = {"format": _FORMAT, "heads": _told_heads(model), "outputs": _told_outputs(model)}
     beside = path.with_name(f".{path.name}.partial")
     safetensors.torch.save_model(model, str(beside), metadata={_KEY: json.dumps(told)})
@@ -91,7 +95,8 @@ def load_model(model: M, path: str | os.PathLike[str]) -> M:
             are missing, left over or of another shape, or class vectors do not come out as
             they were saved.
     """
-    path = Path(path)
+    path, given = Path(path), model
+    model = unwrapped(model)
     if any(p.is_meta for p in model.parameters()):
         raise ValueError("model is on the meta device: call model.to_empty(device=...) first")
     with _opened(path) as file:
@@ -107,7 +112,7 @@ def load_model(model: M, path: str | os.PathLike[str]) -> M:
         raise ValueError(f"{path} has the weights of another model: {error}") from error
     for place in places:
         check_frame(head_of(model.get_submodule(place.names[0])), place.head)
-    return model
+    return given
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,19 @@ from torch import Tensor, nn
 from etf_heads.heads import Head
 from etf_heads.surgery._adapter import HeadAdapter, TaskOutputs, refuse_labels
 
+_PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+
+
+def unwrapped(model: nn.Module) -> Any:
+    """The model inside what ``torch.compile`` and parallel training put around it."""
+    while isinstance(inner := _inside(model), nn.Module):
+        model = inner
+    return model
+
+
+def _inside(model: nn.Module) -> Any:
+    return model.module if isinstance(model, _PARALLEL) else getattr(model, "_orig_mod", None)
+
 
 def seat(model: nn.Module, names: Iterable[str], module: nn.Module) -> None:
     """Put one module, a head or an adapter, in all places of these names."""

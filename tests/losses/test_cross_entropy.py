@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 from torch.nn import functional as F
 
 from etf_heads import CompoundETFHead, ETFHead
@@ -215,7 +216,7 @@ def test_bad_input():
     labels = torch.zeros(6, 2, dtype=torch.long)
     with pytest.raises(ValueError, match="task_weights has 3 entries for 2 tasks"):
         CompoundCrossEntropy(task_weights=[1, 1, 1])(h, head, labels)
-    with pytest.raises((IndexError, RuntimeError), match="out of bounds"):
+    with pytest.raises(ValueError, match="possible are 0 to 9; samples without a label have -100"):
         CompoundCrossEntropy()(h, head, torch.full((6, 2), 10))
 
 
@@ -223,3 +224,73 @@ def test_its_options_are_printed():
     text = repr(CompoundCrossEntropy(label_smoothing=0.1))
     assert "label_smoothing=0.1" in text
     assert "reduction=mean" in text
+
+
+def learned(kind):
+    """A learned head in some form, and its linear layers."""
+    layers = [nn.Linear(9, 5), nn.Linear(9, 3, bias=False)]
+    if kind == "linear":
+        return layers[0], layers[:1]
+    if kind == "compiled":
+        return torch.compile(layers[0], backend="eager"), layers[:1]
+    names = ["left", "right"]
+    modules = dict(zip(names, layers, strict=True))
+    forms = {
+        "dict": modules,
+        "ModuleDict": nn.ModuleDict(modules),
+        "list": layers,
+        "ModuleList": nn.ModuleList(layers),
+    }
+    return forms[kind], layers
+
+
+@pytest.mark.parametrize("kind", ["linear", "compiled", "dict", "ModuleDict", "list", "ModuleList"])
+def test_learned_heads_are_heads(kind):
+    head, layers = learned(kind)
+    h = torch.randn(6, 9, requires_grad=True)
+    labels = [torch.randint(layer.out_features, (6,)) for layer in layers]
+    given = dict(zip(["left", "right"], labels, strict=False)) if "ict" in kind else labels
+    loss = CompoundCrossEntropy()(h, head, given)
+    expected = sum(F.cross_entropy(layer(h), y) for layer, y in zip(layers, labels, strict=True))
+    torch.testing.assert_close(loss, expected)
+    inputs = [h, *(p for layer in layers for p in layer.parameters())]
+    got, wanted = (torch.autograd.grad(value, inputs) for value in (loss, expected))
+    torch.testing.assert_close(got, wanted)
+
+
+def test_one_linear_layer_of_several_tasks_names_them():
+    layer, h = nn.Linear(9, 8), torch.randn(6, 9)
+    layer.tasks = {"left": 5, "right": 3}
+    labels = {"left": torch.randint(5, (6,)), "right": torch.randint(3, (6,))}
+    expected = F.cross_entropy(layer(h)[:, :5], labels["left"])
+    expected = expected + F.cross_entropy(layer(h)[:, 5:], labels["right"])
+    torch.testing.assert_close(CompoundCrossEntropy()(h, layer, labels), expected)
+
+
+@pytest.mark.parametrize(
+    ("head", "message"),
+    [
+        (lambda h: h, "head must be a head of etf_heads, an nn.Linear, .* got function"),
+        (nn.Sequential(nn.Linear(9, 5)), "got Sequential: of other classifiers take the logits"),
+        ({"a": nn.Linear(9, 5), "b": nn.Linear(8, 5)}, "all of the same features; got Linear"),
+        ([nn.ReLU()], "one nn.Linear a task, .* got ReLU"),
+        ({}, "got nothing"),
+    ],
+)
+def test_other_heads_are_refused_in_words(head, message):
+    with pytest.raises(ValueError, match=message):
+        CompoundCrossEntropy()(torch.randn(6, 9), head, torch.zeros(6, dtype=torch.long))
+
+
+@pytest.mark.parametrize("requires_grad", [True, False])
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize("tasks", [[10], [10, 10], [2, 2, 2, 2, 7]])
+@pytest.mark.parametrize("wrong", [-1, 10, 1_000_000])
+def test_labels_out_of_range_are_one_error_whatever_the_path(
+    tasks, reduction, requires_grad, wrong
+):
+    h, head = torch.randn(6, 64, requires_grad=requires_grad), CompoundETFHead(64, tasks)
+    labels = torch.zeros(6, len(tasks), dtype=torch.long)
+    labels[3, -1] = wrong
+    with pytest.raises(ValueError, match="samples without a label have -100"):
+        CompoundCrossEntropy(reduction=reduction)(h, head, labels)

@@ -301,6 +301,38 @@ def test_a_normalisation_of_ones_own(path):
     assert torch.equal(load_model(own(), path).eval()(x), model.eval()(x))
 
 
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        nn.DataParallel,
+        lambda model: torch.compile(model, backend="eager"),
+        lambda model: torch.compile(nn.DataParallel(model), backend="eager"),
+    ],
+)
+def test_wrappers_leave_no_trace_in_the_file(wrap, path):
+    model = replace_head(network(), at="2").eval()
+    save_model(wrap(model), path)
+    with safetensors.safe_open(path, "pt") as file:
+        assert set(file.keys()) == set(model.state_dict())
+    x = torch.randn(4, 8)
+    assert torch.equal(load_model(network().eval(), path)(x), model(x))
+    wrapper = wrap(network().eval())
+    assert load_model(wrapper, path) is wrapper
+    assert torch.equal(wrapper(x), model(x))
+
+
+def test_distributed_wrapper_leaves_no_trace_in_the_file(path, tmp_path):
+    store = f"file://{tmp_path}/store"
+    torch.distributed.init_process_group("gloo", init_method=store, rank=0, world_size=1)
+    try:
+        model = replace_head(network(), at="2")
+        save_model(nn.parallel.DistributedDataParallel(model), path)
+    finally:
+        torch.distributed.destroy_process_group()
+    x = torch.randn(4, 8)
+    assert torch.equal(load_model(network(), path)(x), model(x))
+
+
 def test_a_head_alone_is_no_model(path):
     with pytest.raises(ValueError, match="model is a head itself"):
         save_model(ETFHead(8, 3), path)

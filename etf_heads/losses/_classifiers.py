@@ -1,0 +1,107 @@
+"""Classifiers as losses see them: fixed heads, and learned linear layers in the same form."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from etf_heads._tasks import Tasks
+from etf_heads.heads import Head
+
+AnyHead = Head | nn.Module | Mapping[str, nn.Linear] | Sequence[nn.Linear]
+"""A head of this package, an ``nn.Linear``, or an ``nn.ModuleDict`` (a dict, a list) of them."""
+
+
+@dataclass(frozen=True)
+class LinearClassifier:
+    """Learned class vectors of one or more tasks, with what losses ask of a head.
+
+    Attributes:
+        tasks: the tasks that the rows of the weight belong to.
+        weight: class vectors (sum K_t, d).
+        bias: (sum K_t,), or None.
+        norm: normalisation of the features, or None.
+    """
+
+    tasks: Tasks
+    weight: Tensor
+    bias: Tensor | None
+    norm: nn.Module | None = None
+    softmax_geometry: None = None
+
+    def prepare(self, features: Tensor) -> Tensor:
+        """Features (..., d), of the right size, normalised."""
+        if features.shape[-1] != self.weight.shape[1]:
+            raise ValueError(
+                f"features have {features.shape[-1]} entries, the head takes {self.weight.shape[1]}"
+            )
+        return features if self.norm is None else self.norm(features)
+
+    def all_logits(self, features: Tensor) -> Tensor:
+        """Logits of all tasks side by side: (..., d) -> (..., sum K_t)."""
+        return F.linear(self.prepare(features), self.weight, self.bias)
+
+    def all_softmax_logits(self, features: Tensor) -> Tensor:
+        """The same."""
+        return self.all_logits(features)
+
+
+Classifier = Head | LinearClassifier
+
+
+def classifier_of(head: AnyHead) -> Classifier:
+    """What a user gave as head, as a :class:`Head` or a :class:`LinearClassifier`, or ValueError.
+
+    Learned heads are an ``nn.Linear``, several by task, or a module with a ``weight`` (sum K_t, d)
+    and perhaps ``bias``, ``tasks`` (class counts) and ``norm``. Wrappers of ``torch.compile`` and
+    of ``replace_head`` are looked into.
+    """
+    given: Any = getattr(head, "_orig_mod", head)
+    if not isinstance(given, Head) and isinstance(getattr(given, "head", None), Head):
+        given = given.head
+    if isinstance(given, Head):
+        return given
+    if isinstance(given, nn.ModuleDict | Mapping):
+        return _joined(dict(given.items()))
+    if isinstance(given, nn.ModuleList | list | tuple):
+        return _joined(list(given))
+    weight = getattr(given, "weight", None)
+    if not (isinstance(weight, Tensor) and weight.ndim == 2):
+        raise ValueError(
+            "head must be a head of etf_heads, an nn.Linear, or an nn.ModuleDict of nn.Linear by "
+            f"task, got {type(given).__name__}: of other classifiers take the logits, and a loss "
+            "of logits such as torch.nn.functional.cross_entropy"
+        )
+    tasks = Tasks.parse(getattr(given, "tasks", None) or [len(weight)], "head.tasks")
+    if tasks.total != len(weight):
+        raise ValueError(f"head has {len(weight)} class vectors for {tasks.total} classes")
+    bias, norm = getattr(given, "bias", None), getattr(given, "norm", None)
+    return LinearClassifier(tasks, weight, bias, norm if isinstance(norm, nn.Module) else None)
+
+
+def _joined(layers: dict[str, Any] | list[Any]) -> LinearClassifier:
+    """Linear layers, one a task, as one."""
+    parts = list(layers.values()) if isinstance(layers, dict) else layers
+    widths = {part.in_features if isinstance(part, nn.Linear) else None for part in parts}
+    if len(widths) != 1 or None in widths:
+        kinds = ", ".join(sorted({type(part).__name__ for part in parts})) or "nothing"
+        raise ValueError(
+            "a head of several tasks has one nn.Linear a task, all of the same features; got "
+            f"{kinds} of {sorted(map(str, widths))} features"
+        )
+    sizes = [part.out_features for part in parts]
+    tasks = Tasks.parse(
+        dict(zip(layers, sizes, strict=True)) if isinstance(layers, dict) else sizes
+    )
+    bias = None
+    if any(part.bias is not None for part in parts):
+        zeros = [part.weight.new_zeros(len(part.weight)) for part in parts]
+        bias = torch.cat(
+            [z if p.bias is None else p.bias for p, z in zip(parts, zeros, strict=True)]
+        )
+    return LinearClassifier(tasks, torch.cat([part.weight for part in parts]), bias)

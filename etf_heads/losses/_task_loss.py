@@ -1,0 +1,135 @@
+"""What all losses of tasks share: labels, missing ones among them, weights and reduction."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from etf_heads._labels import NO_LABEL, Labels, check_range, stack_labels
+from etf_heads._precision import at_least_float32
+from etf_heads._tasks import Tasks
+from etf_heads._tracing import is_traced
+from etf_heads.losses._classifiers import AnyHead, Classifier, classifier_of
+
+Reduction = Literal["mean", "task", "none"]
+TaskWeights = Mapping[str, float] | Sequence[float] | None
+
+
+class TaskLoss(nn.Module):
+    r"""A loss of features, head and labels: :math:`\sum_t c_t` times the mean over task t's labels.
+
+    Subclasses implement :meth:`each`.
+
+    Args:
+        task_weights: :math:`c_t`, by task name or in order; 1 each when None.
+        ignore_index: the label of samples that have none for a task.
+        reduction: "mean", the weighted sum of the tasks' means; "task", its addends, shape (T,),
+            as loss balancing takes them; "none", a weighted loss a sample, shape (..., T), zero
+            where there is no label.
+
+    Raises:
+        ValueError: if an option is not possible, labels do not fit features and head, or (on the
+            CPU, in eager execution) a label is out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        task_weights: TaskWeights = None,
+        ignore_index: int = NO_LABEL,
+        reduction: Reduction = "mean",
+    ) -> None:
+        super().__init__()
+        if reduction not in get_args(Reduction):
+            raise ValueError(
+                f"reduction must be one of {', '.join(get_args(Reduction))}; got {reduction!r}"
+            )
+        weights = task_weights.values() if isinstance(task_weights, Mapping) else task_weights
+        for weight in weights or ():
+            if not (math.isfinite(weight) and weight >= 0):
+                raise ValueError(f"task_weights must be finite and at least 0, got {weight!r}")
+        self.task_weights = task_weights
+        self.ignore_index = ignore_index
+        self.reduction = reduction
+
+    def forward(self, features: Tensor, head: AnyHead, labels: Labels) -> Tensor:
+        """The loss of features (..., d) under a head, with labels (...) a task."""
+        classifier = classifier_of(head)
+        tasks = classifier.tasks
+        stacked = stack_labels(labels, tasks, tuple(features.shape[:-1]))
+        if stacked.device.type == "cpu" and not is_traced():  # on a GPU one would wait for it
+            check_range(stacked, tasks, no_label=self.ignore_index)
+        targets = stacked.flatten(0, -2)
+        if self.reduction == "none":
+            losses = self.each(features, classifier, targets)
+            return self._weighted(losses, tasks).reshape(stacked.shape)
+        means = self._weighted(self.means(features, classifier, targets), tasks)
+        return means.sum() if self.reduction == "mean" else means
+
+    def each(self, features: Tensor, head: Classifier, labels: Tensor) -> Tensor:
+        """Losses of labels (N, T), zero where there are none: (N, T)."""
+        raise NotImplementedError
+
+    def means(self, features: Tensor, head: Classifier, labels: Tensor) -> Tensor:
+        """Mean losses of the labelled samples of labels (N, T), task by task: (T,)."""
+        losses = self.each(features, head, labels)
+        weights = mean_weights(labels != self.ignore_index, at_least_float32(losses.dtype))
+        return (losses * weights).sum(0)
+
+    def _weighted(self, losses: Tensor, tasks: Tasks) -> Tensor:
+        if self.task_weights is None:
+            return losses
+        return losses * losses.new_tensor(tasks.unpack(self.task_weights, "task_weights"))
+
+    def extra_repr(self) -> str:
+        """Options, for ``print(module)``."""
+        return (
+            f"task_weights={self.task_weights}, ignore_index={self.ignore_index}, "
+            f"reduction={self.reduction}"
+        )
+
+
+class LogitLoss(TaskLoss):
+    """A loss of each task's logits alone; neighbours of one size are one kernel, not one each.
+
+    Subclasses implement :meth:`of_scores`, and :meth:`logits` where they need other ones.
+    """
+
+    few_classes = 0  # with fewer, and many tasks, scores come with the classes in dimension 1
+    _MANY_TASKS = 4
+
+    def logits(self, features: Tensor, head: Classifier) -> Tensor:
+        """Logits of all tasks, up to what the loss does not see: (..., sum K_t)."""
+        return head.all_softmax_logits(features)
+
+    def of_scores(self, scores: Tensor, targets: Tensor) -> Tensor:
+        """Losses of scores (n, K, ...) and targets (n, ...), zero where there is no label."""
+        raise NotImplementedError
+
+    def each(self, features: Tensor, head: Classifier, labels: Tensor) -> Tensor:
+        """Losses of labels (N, T), zero where there are none: (N, T)."""
+        logits, sizes = self.logits(features, head).flatten(0, -2), head.tasks.sizes
+        if len(set(sizes)) == 1:  # slices would be copied in backward
+            return self._of_one_size(logits, labels)
+        runs = [(len(list(run)), classes) for classes, run in groupby(sizes)]
+        scores = logits.split([count * classes for count, classes in runs], dim=1)
+        targets = labels.split([count for count, _ in runs], dim=1)
+        losses = [self._of_one_size(z, y) for z, y in zip(scores, targets, strict=True)]
+        return torch.cat(losses, dim=1)
+
+    def _of_one_size(self, logits: Tensor, labels: Tensor) -> Tensor:
+        count = labels.shape[1]
+        grid = logits.unflatten(1, (count, -1))
+        if count >= self._MANY_TASKS and grid.shape[2] < self.few_classes:
+            return self.of_scores(grid.mT, labels)
+        return self.of_scores(grid.flatten(0, 1), labels.flatten()).reshape(labels.shape)
+
+
+def mean_weights(labelled: Tensor, dtype: torch.dtype) -> Tensor:
+    """Weights that make a sum over samples the mean of the labelled ones, task by task: (N, T)."""
+    return labelled / labelled.sum(0, dtype=dtype).clamp(min=1)
