@@ -15,6 +15,7 @@ from etf_heads.collapse._metric import CollapseMetric, Covariance
 from etf_heads.collapse._single import require_two_groups, variability
 from etf_heads.collapse._statistics import ClassStatistics
 from etf_heads.collapse._vectors import Weights, class_vectors
+from etf_heads.geometry import one_vs_rest_distance
 
 
 class ManyClassCollapse(CollapseMetric):
@@ -126,11 +127,7 @@ def many_class_collapse(
 def one_versus_rest_margin(vectors: Tensor) -> float:
     r"""Smallest distance of a unit vector to the convex hull of the others.
 
-    .. math:: \min_k \operatorname{dist}\bigl(\tilde v_k,
-              \operatorname{conv}\{\tilde v_j : j \neq k\}\bigr)
-
-    which a softmax code maximises (Jiang et al. 2024). Each distance is one non-negative least
-    squares problem (Lawson and Hanson), solved by SciPy on the CPU.
+    That of :func:`~etf_heads.geometry.one_vs_rest_distance` for the directions of the vectors.
 
     Args:
         vectors: (K, d), K at least 2; lengths do not matter.
@@ -139,26 +136,7 @@ def one_versus_rest_margin(vectors: Tensor) -> float:
         ImportError: without SciPy.
 
     Example:
-        >>> round(one_versus_rest_margin(torch.eye(4)), 4)  # sqrt(1 + 1/3)
+        >>> round(one_versus_rest_margin(3 * torch.eye(4)), 4)  # sqrt(1 + 1/3)
         1.1547
     """
-    try:
-        from scipy.optimize import nnls  # noqa: PLC0415 - not a direct core dependency
-    except ImportError as error:
-        raise ImportError(
-            'the one-versus-rest margin is found by SciPy: pip install "etf_heads[recipes]"'
-        ) from error
-    units = frames.unit_rows(vectors.detach().to("cpu", torch.float64))
-    if not units.isfinite().all():
-        return float("nan")
-    distances = []
-    for k in range(len(units)):
-        others = torch.cat([units[:k], units[k + 1 :]]) - units[k]
-        # min over u >= 0 of ‖Pu‖² + (1ᵀu - 1)² is reached at t α, where α is the point of the
-        # simplex that minimises ‖Pα‖ and t = 1/(1 + ‖Pα‖²): no penalty, no tolerance.
-        system = torch.cat([others, torch.ones(len(others), 1, dtype=torch.float64)], dim=1).T
-        goal = torch.zeros(len(system), dtype=torch.float64)
-        goal[-1] = 1
-        solution = torch.from_numpy(nnls(system.numpy(), goal.numpy())[0])
-        distances.append(float((solution / solution.sum() @ others).norm()))
-    return min(distances)
+    return one_vs_rest_distance(frames.unit_rows(vectors.detach().to("cpu", torch.float64)))
