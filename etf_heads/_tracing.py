@@ -2,9 +2,31 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+import torch.fx
+from torch import nn
 
 
 def is_traced() -> bool:
     """Whether a compiler or a transform of torch.func looks into the operations."""
     return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+
+
+def is_symbolic(value: Any) -> bool:
+    """Whether ``torch.fx.symbolic_trace`` passes a value that is not known yet."""
+    return isinstance(value, torch.fx.Proxy)
+
+
+def call_recorded(module: nn.Module, *inputs: Any) -> Any:
+    """The call of a module as one node of a symbolic trace, as those of ``torch.nn`` are.
+
+    None outside ``torch.fx.symbolic_trace``, and for the module that is traced itself.
+    """
+    if not is_symbolic(inputs[0]):
+        return None
+    tracer = inputs[0].tracer
+    if not isinstance(tracer, torch.fx.Tracer) or tracer.root is module:
+        return None
+    return tracer.create_proxy("call_module", tracer.path_of_module(module), inputs, {})

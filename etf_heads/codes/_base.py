@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from etf_heads._spec import Specified
+from etf_heads._tracing import call_recorded
 
 
 class Code(Specified):
@@ -45,4 +46,6 @@ class Code(Specified):
 
     def forward(self, coordinates: Tensor) -> Tensor:
         """Same as :meth:`expand`."""
+        if (recorded := call_recorded(self, coordinates)) is not None:
+            return recorded
         return self.expand(coordinates)

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from etf_heads._precision import as_autocast, check_dtype, gathered
 from etf_heads._recognised import Recognised, told
 from etf_heads._spec import Specified, class_name
 from etf_heads._tasks import Tasks
+from etf_heads._tracing import call_recorded, is_symbolic
 from etf_heads.codes import Code
 from etf_heads.heads._feature_norm import BatchFeatureNorm, FeatureNorm, feature_norm, norm_name
 from etf_heads.orientation import Orientation, StructuredOrientation
@@ -56,6 +58,7 @@ class Head(Recognised, Specified):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        check_dtype(dtype)
         if not (math.isfinite(scale) and scale > 0):
             raise ValueError(f"scale must be a positive finite number, got {scale!r}")
         self.tasks = tasks
@@ -134,20 +137,28 @@ class Head(Recognised, Specified):
         return features if self.norm is None else self.norm(features)
 
     def _check_size(self, features: Tensor) -> None:
-        if features.shape[-1] != self.in_features:
+        if not is_symbolic(features) and features.shape[-1] != self.in_features:
             raise ValueError(
                 f"features have {features.shape[-1]} entries, the head takes {self.in_features}"
             )
 
     def _finish(self, logits: Tensor) -> Tensor:
-        if not isinstance(self.scale, float) or self.scale != 1.0:
+        if not isinstance(self.scale, float):  # a parameter, or what stands for it in a trace
+            logits = logits * self.scale.to(logits.dtype)
+        elif self.scale != 1.0:
             logits = logits * self.scale
-        return logits if self.bias is None else logits + self.bias.to(logits.dtype)
+        if self.bias is not None:
+            logits = logits + self.bias.to(logits.dtype)
+        return as_autocast(logits)
 
     @property
     def weight(self) -> Tensor:
-        """Dense class vectors W = s F, shape (sum K_t, d), made on request."""
-        return self.frame().to(self._like.dtype) * self.scale
+        """Dense class vectors W = s F, shape (sum K_t, d), made on request.
+
+        Where FSDP2 has sharded what is learned, all processes ask for it together.
+        """
+        scale = gathered(self.scale) if isinstance(self.scale, nn.Parameter) else self.scale
+        return gathered(self.frame()).to(self._like.dtype) * scale
 
     def task_weight(self, task: str | int) -> Tensor:
         """Dense class vectors of one task, shape (K_t, d), made on request."""
@@ -181,7 +192,8 @@ class Head(Recognised, Specified):
 
     @torch.no_grad()
     def _folded(self) -> tuple[Tensor, Tensor | None]:
-        weight, bias, norm = self.weight, self.bias, self.norm
+        weight, norm = self.weight, self.norm
+        bias = None if self.bias is None else gathered(self.bias)
         if norm is None:
             return weight, bias
         if not isinstance(norm, BatchFeatureNorm):
@@ -281,7 +293,10 @@ class MultiTaskFixedHead(FixedHead):
 
     def forward(self, features: Tensor) -> dict[str, Tensor] | tuple[Tensor, ...]:
         """Logits of each task: (..., d) -> (..., K_t)."""
-        return self.tasks.pack(self.all_logits(features).split(self.tasks.sizes, dim=-1))
+        if (recorded := call_recorded(self, features)) is not None:
+            return recorded
+        logits = self.all_logits(features).split(self.tasks.sizes, dim=-1)
+        return self.tasks.pack([logits[t] for t in range(len(self.tasks))])
 
     def to_linear(self) -> nn.ModuleDict:
         """One ``nn.Linear`` a task with the same logits, by task name (or "0", "1", ...).

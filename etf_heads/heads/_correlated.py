@@ -14,7 +14,7 @@ from etf_heads.codes import Code, GramCode, SimplexCode, gram_rank
 from etf_heads.heads._base import MultiTaskFixedHead
 from etf_heads.heads._feature_norm import FeatureNorm
 from etf_heads.orientation import OrientationSpec, make_orientation
-from etf_heads.theory import JointCounts, optimal_gram
+from etf_heads.theory import JointCounts, optimal_gram, unresolved_classes
 
 TaskWeights = Mapping[str, float] | Sequence[float]
 _SHARE = 0.02  # default regularisation, of that at which a balanced task's head would be zero
@@ -100,7 +100,8 @@ class CorrelatedETFHead(MultiTaskFixedHead):
         if not (unit_norm and _uniform(counts)):
             lambdas = _lambdas(counts, parsed, task_weights, lambda_w, lambda_h)
             geometry = optimal_gram(counts, *lambdas, task_weights)
-            gram = _normalised(geometry.gram.cpu(), parsed, unit_norm=unit_norm)
+            unresolved = unresolved_classes(geometry, *lambdas, task_weights)
+            gram = _normalised(geometry.gram, unresolved, parsed, unit_norm=unit_norm).cpu()
             duality_gap = geometry.duality_gap
         basis = make_orientation(
             orientation,
@@ -111,7 +112,7 @@ class CorrelatedETFHead(MultiTaskFixedHead):
         )
         code = _code(gram, parsed, basis.columns)
         super().__init__(
-            code.to(device=device, dtype=dtype),
+            code.to(device or torch.get_default_device(), dtype),
             basis,
             parsed,
             bias=bias,
@@ -198,7 +199,7 @@ def _lambdas(
     return both, both
 
 
-def _normalised(gram: Tensor, tasks: Tasks, *, unit_norm: bool) -> Tensor:
+def _normalised(gram: Tensor, unresolved: Tensor, tasks: Tasks, *, unit_norm: bool) -> Tensor:
     squares = gram.diagonal()
     if float(squares.max()) == 0:
         raise ValueError(
@@ -207,12 +208,12 @@ def _normalised(gram: Tensor, tasks: Tasks, *, unit_norm: bool) -> Tensor:
     if not unit_norm:
         return gram / squares.mean()
     for name, rows in zip(tasks.labels, tasks.slices, strict=True):
-        given_up = (squares[rows] < 1e-12 * squares.max()).nonzero().flatten().tolist()
+        given_up = unresolved[rows].nonzero().flatten().tolist()
         if given_up:
             raise ValueError(
                 f"at this regularisation the optimum gives up classes {given_up} of task {name!r} "
-                "(their class vectors are zero): give smaller lambda_w * lambda_h, or "
-                "unit_norm=False"
+                "(their class vectors are zero, as far as its certificate shows): give smaller "
+                "lambda_w * lambda_h, or unit_norm=False"
             )
     lengths = squares.sqrt()
     return gram / (lengths[:, None] * lengths)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from etf_heads._tasks import Tasks, class_count, positive_int
+from etf_heads._tracing import call_recorded
 from etf_heads.codes import SimplexCode
 from etf_heads.heads._base import FixedHead
 from etf_heads.heads._feature_norm import FeatureNorm
@@ -90,6 +91,8 @@ class ETFHead(FixedHead):
 
     def forward(self, features: Tensor) -> Tensor:
         """Logits: (..., d) -> (..., K)."""
+        if (recorded := call_recorded(self, features)) is not None:
+            return recorded
         return self.all_logits(features)
 
     def to_linear(self) -> nn.Linear:

@@ -10,7 +10,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from etf_heads._precision import at_least_float32
+from etf_heads._precision import at_least_float32, check_dtype
+from etf_heads._tracing import call_recorded
 
 NormName = Literal["batch", "layer", "unit"]
 FeatureNorm = NormName | nn.Module | None
@@ -30,6 +31,8 @@ class BatchFeatureNorm(nn.BatchNorm1d):
 
     def forward(self, features: Tensor) -> Tensor:
         """Normalise every feature over all leading dimensions: (..., d) -> (..., d)."""
+        if (recorded := call_recorded(self, features)) is not None:
+            return recorded
         return super().forward(features.reshape(-1, features.shape[-1])).view(features.shape)
 
 
@@ -41,6 +44,8 @@ class UnitFeatureNorm(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Normalise each feature vector: (..., d) -> (..., d)."""
+        if (recorded := call_recorded(self, features)) is not None:
+            return recorded
         dtype = at_least_float32(features.dtype)
         length = torch.linalg.vector_norm(features, dim=-1, keepdim=True, dtype=dtype)
         return (features / length.clamp_min(torch.finfo(dtype).tiny)).to(features.dtype)
@@ -74,6 +79,7 @@ def feature_norm(
         >>> norm(torch.tensor([3.0, 4.0]))
         tensor([0.6000, 0.8000])
     """
+    check_dtype(dtype)
     if kind is None or isinstance(kind, nn.Module):
         return kind
     if kind == "batch":

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from etf_heads._spec import Specified
 from etf_heads._tasks import positive_int
+from etf_heads._tracing import call_recorded
 
 
 class Orientation(Specified):
@@ -49,6 +50,8 @@ class Orientation(Specified):
 
     def forward(self, features: Tensor) -> Tensor:
         """Same as :meth:`project`."""
+        if (recorded := call_recorded(self, features)) is not None:
+            return recorded
         return self.project(features)
 
     def extra_repr(self) -> str:

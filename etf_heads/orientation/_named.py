@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from etf_heads._precision import check_dtype
 from etf_heads.orientation._base import Orientation
 from etf_heads.orientation._canonical import CanonicalOrientation
 from etf_heads.orientation._dense import MatrixOrientation, RandomOrientation
@@ -45,15 +46,19 @@ def make_orientation(
         dtype: what it is kept in.
 
     Raises:
-        ValueError: for an unknown name, or a size that does not fit.
+        ValueError: for an unknown name, a size that does not fit, or a dtype that is not a real
+            floating-point one.
 
     Example:
         >>> make_orientation("random:7", 8, 3)
         RandomOrientation(in_features=8, columns=3, seed=7)
     """
+    check_dtype(dtype)
     if spec is None:
         spec = _DEFAULT
     if isinstance(spec, Tensor):
+        if device is None and not spec.is_meta:
+            device = torch.get_default_device()
         spec = MatrixOrientation(spec).to(device=device, dtype=dtype)
     if isinstance(spec, Orientation):
         if spec.in_features != in_features:

@@ -58,19 +58,20 @@ class StiefelOrientation(DenseOrientation):
             raise ValueError(
                 f"start has shape {tuple(start.shape)}, needed is {(in_features, columns)}"
             )
-        if start is None:
-            start = TiledOrientation(in_features, columns).matrix()
-        elif not start.is_meta:
-            check_orthonormal(start)
         wide = at_least_float32(dtype or torch.get_default_dtype())
         like = torch.empty(0, device=device, dtype=wide)
+        if start is None:
+            start = TiledOrientation(in_features, columns).matrix(device=like.device)
+        elif not start.is_meta:
+            check_orthonormal(start)
         basis = start.detach().to(like, copy=True)
         self.basis = _on_manifold(basis.contiguous())
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """Set the matrix to that of :class:`TiledOrientation`."""
-        self.basis.copy_(TiledOrientation(self.in_features, self.columns).matrix())
+        tiled = TiledOrientation(self.in_features, self.columns)
+        self.basis.copy_(tiled.matrix(device=self.basis.device))
 
     def arguments(self) -> dict[str, Any]:
         """Sizes, and what the matrix is kept in; its values are in ``state_dict``."""

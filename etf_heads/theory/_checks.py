@@ -23,7 +23,7 @@ def weights_of(
 ) -> Tensor:
     """Task weights c_t as a float64 tensor of shape (T,), ones when None."""
     if task_weights is None:
-        return torch.ones(len(tasks), dtype=torch.float64)
+        return torch.ones(len(tasks), dtype=torch.float64, device="cpu")
     if isinstance(task_weights, Tensor):
         if task_weights.ndim != 1:
             raise ValueError(
@@ -33,4 +33,4 @@ def weights_of(
     weights = tasks.unpack(task_weights, "task_weights")
     for name, weight in zip(tasks.labels, weights, strict=True):
         positive(**{f"task_weights[{name}]": weight})
-    return torch.tensor(weights, dtype=torch.float64)
+    return torch.tensor(weights, dtype=torch.float64, device="cpu")
