@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,9 @@ from itertools import accumulate
 from typing import Any, TypeVar
 
 V = TypeVar("V")
+
+TaskWeights = Mapping[str, float] | Sequence[float]
+"""The weight of each task's loss, by task name or in order."""
 
 TaskSpec = Mapping[str, int] | Sequence[int]
 """Class counts by task name, or in order."""
@@ -111,6 +115,24 @@ class Tasks:
         if len(values) != len(self):
             raise ValueError(f"{argument} has {len(values)} entries for {len(self)} tasks")
         return tuple(values)
+
+    def weights(
+        self, given: TaskWeights | None, *, least: float | None = None
+    ) -> tuple[float, ...]:
+        """Task weights, checked: one number a task, 1 each when None.
+
+        Args:
+            given: by task name, or in order.
+            least: smallest weight allowed; None: any positive one.
+        """
+        if given is None:
+            return (1.0,) * len(self)
+        found = tuple(float(weight) for weight in self.unpack(given, "task_weights"))
+        allowed = (w > 0 if least is None else w >= least for w in found)
+        if not (all(allowed) and all(map(math.isfinite, found))):
+            possible = "positive" if least is None else f"at least {least:g}"
+            raise ValueError(f"task_weights must be {possible} and finite, got {self.pack(found)}")
+        return found
 
 
 def class_count(value: Any, argument: str) -> int:

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from etf_heads._labels import Labels, check_labels
+from etf_heads._labels import NO_LABEL, Labels, check_labels
 from etf_heads._tasks import Tasks
+from etf_heads.collapse._classifier import Classifier
 from etf_heads.collapse._labels import (
     MultiSourceFeatures,
     check_features,
@@ -19,16 +20,18 @@ from etf_heads.collapse._metric import NOT_FINITE
 from etf_heads.collapse._naming import with_mean_over_tasks
 from etf_heads.collapse._plot import PlottedMetric
 from etf_heads.collapse._statistics import ClassStatistics
-from etf_heads.collapse._vectors import Biases, Weights, class_biases, class_vectors
+from etf_heads.collapse._vectors import Biases, Weights
 
 
-class _Disagreement(PlottedMetric):
+class Disagreement(PlottedMetric):
     """Frozen centres and classifier, and counts a task; subclasses say what a batch is."""
 
     full_state_update = False
     is_differentiable = False
     higher_is_better = False
     samples: Tensor
+    centre_weight: Tensor
+    centre_bias: Tensor
 
     def __init__(
         self,
@@ -43,42 +46,42 @@ class _Disagreement(PlottedMetric):
         self.name, self.tasks = name, tasks
         self.num_features = statistics[0].means.shape[1]
         device = statistics[0].means.device
-        deciders = {"centre": _nearest_centre_as_linear(statistics, tasks)}
+        weight_of_centres, bias_of_centres = _nearest_centre_as_linear(statistics, tasks)
+        self.register_buffer("centre_weight", weight_of_centres, persistent=False)
+        self.register_buffer("centre_bias", bias_of_centres, persistent=False)
+        self._counts = {"centre_accuracy": "centre_hits"}
+        self._classifier = None
         if weight is not None:
-            vectors = class_vectors(weight, tasks, self.num_features, device)
-            biases = class_biases(bias, weight, tasks, device)
-            deciders["classifier"] = (torch.cat(vectors), torch.cat(biases))
-        for decider, (matrix, offset) in deciders.items():
-            self.register_buffer(f"{decider}_weight", matrix, persistent=False)
-            self.register_buffer(f"{decider}_bias", offset, persistent=False)
-        self._counts = {f"{decider}_accuracy": f"{decider}_hits" for decider in deciders}
-        if weight is not None:
-            self._counts = {name: "disagreements"} | self._counts
+            self._classifier = Classifier(weight, bias, tasks, self.num_features, device)
+            classifier = {"classifier_accuracy": "classifier_hits"}
+            self._counts = {name: "disagreements"} | self._counts | classifier
         for count in ("samples", *self._counts.values()):
             zeros = torch.zeros(len(tasks), dtype=torch.int64)
             self.add_state(count, default=zeros, dist_reduce_fx="sum")
         self.to(device)
 
     def _finite(self, features: Tensor) -> Tensor:
-        features = features.detach().to(self.device).to(torch.float64)
+        features = features.detach().to(self.device)
         if not features.isfinite().all():
             raise ValueError(NOT_FINITE)
         return features
 
-    def _count(self, task: int, features: Tensor, labels: Tensor) -> None:
-        centre = self._decide("centre", task, features)
-        self._add("samples", task, torch.ones_like(labels))
-        self._add("centre_hits", task, centre == labels)
-        if "disagreements" in self._counts.values():
-            classifier = self._decide("classifier", task, features)
-            self._add("classifier_hits", task, classifier == labels)
-            self._add("disagreements", task, classifier != centre)
-
-    def _decide(self, decider: str, task: int, features: Tensor) -> Tensor:
-        """(B, d) -> (B,) class that a decider chooses."""
-        rows = self.tasks.slices[task]
-        weight, bias = getattr(self, f"{decider}_weight"), getattr(self, f"{decider}_bias")
-        return torch.addmm(bias[rows], features, weight[rows].T).argmax(1)
+    def _count(self, features: Tensor, labels: Sequence[Tensor], wanted: Sequence[int]) -> None:
+        """Count (B, d) features with (B,) labels of each wanted task; those without none."""
+        given: Sequence[Tensor | None] = [None] * len(wanted)
+        if self._classifier is not None:
+            given = self._classifier.logits(features, wanted)
+        exact = features.to(torch.float64)
+        for task, own, logits in zip(wanted, labels, given, strict=True):
+            rows = self.tasks.slices[task]
+            near = torch.addmm(self.centre_bias[rows], exact, self.centre_weight[rows].T)
+            centre, present = near.argmax(1), own != NO_LABEL
+            self._add("samples", task, present)
+            self._add("centre_hits", task, centre == own)
+            if logits is not None:
+                decided = logits.argmax(1)
+                self._add("classifier_hits", task, decided == own)
+                self._add("disagreements", task, (decided != centre) & present)
 
     def _add(self, count: str, task: int, found: Tensor) -> None:
         total = getattr(self, count).clone()  # states may be shared with a copy in torchmetrics
@@ -87,6 +90,8 @@ class _Disagreement(PlottedMetric):
 
     def compute(self) -> dict[str, float]:
         """Shares by name; with several tasks for each (``s_nc5/left``) and their mean.
+
+        A task's shares are those of the samples that have a label of it.
 
         Raises:
             ValueError: before there is data of every task.
@@ -104,14 +109,14 @@ class _Disagreement(PlottedMetric):
         return each[0] if len(self.tasks) == 1 else with_mean_over_tasks(each, self.tasks)
 
 
-class NearestCentreDisagreement(_Disagreement):
+class NearestCentreDisagreement(Disagreement):
     r"""Share of samples on which a classifier and the nearest class centre disagree.
 
     NC4 of Papyan, Han and Donoho (PNAS 2020), S_NC5 of multi-task neural collapse. Centres and
     classifier are those of the moment that this metric was made, by a measure's ``decisions``; a
-    class that had not been seen has no centre. A sample counts for a task when
-    :math:`\arg\max_k \langle w_k, h \rangle + b_k \neq \arg\min_k \|h - \mu_k\|`; ties go to the
-    smaller label.
+    class that had not been seen has no centre. A sample that has a label of a task counts for it
+    when :math:`\arg\max_k \langle w_k, h \rangle + b_k \neq \arg\min_k \|h - \mu_k\|`; ties go to
+    the smaller label.
 
     ``compute`` also gives the accuracies ``centre_accuracy`` and ``classifier_accuracy``; the
     first alone when there are no class vectors.
@@ -120,8 +125,10 @@ class NearestCentreDisagreement(_Disagreement):
         name: of the share among the values.
         tasks: class counts of the tasks that label every sample.
         statistics: of each task's classes.
-        weight: class vectors, as in the measure's ``compute``.
-        bias: (sum K_t,) or one (K_t,) a task; the modules' own, or none, when None.
+        weight: class vectors, or modules, which decide by their own forward in evaluation mode
+            (normalisation of features included), as in the measure's ``decisions``.
+        bias: (sum K_t,) or one (K_t,) a task. None: modules decide by their own forward, tensors
+            without a bias.
         kwargs: further keyword arguments of :class:`torchmetrics.Metric`.
 
     Example:
@@ -138,13 +145,12 @@ class NearestCentreDisagreement(_Disagreement):
     def update(self, features: Tensor, labels: Labels) -> None:
         """Take in a batch of (B, d) features and its labels, as in the measure's ``update``."""
         check_features(features, self.num_features)
-        labels = check_labels(labels, self.tasks, (len(features),))
-        features = self._finite(features)
-        for task, own in enumerate(labels.to(self.device).T):
-            self._count(task, features, own)
+        labels = check_labels(labels, self.tasks, (len(features),), no_label=NO_LABEL)
+        columns = labels.to(self.device).unbind(1)
+        self._count(self._finite(features), columns, range(len(self.tasks)))
 
 
-class MultiSourceDisagreement(_Disagreement):
+class MultiSourceDisagreement(Disagreement):
     """:class:`NearestCentreDisagreement` of tasks with samples of their own (M_NC4)."""
 
     def update(self, features: MultiSourceFeatures, labels: MultiSourceFeatures) -> None:
@@ -152,14 +158,7 @@ class MultiSourceDisagreement(_Disagreement):
         sources = check_sources(features, labels, self.tasks, self.num_features)
         finite = [(task, self._finite(own), target) for task, own, target in sources]
         for task, own, target in finite:
-            self._count(task, own, target.to(self.device))
-
-
-def decisions_of_sample(metric: _Disagreement, *batch: Any) -> dict[str, float]:
-    """Shares of disagreement alone, of one batch that all processes have."""
-    metric.update(*batch)
-    values = metric.compute()
-    return {key: value for key, value in values.items() if key.split("/")[0] == metric.name}
+            self._count(own, [target.to(self.device)], [task])
 
 
 def _nearest_centre_as_linear(

@@ -55,27 +55,40 @@ def gram_deviation(vectors: Tensor) -> float:
     r"""Frobenius distance of the normalised Gram matrix to that of the simplex ETF.
 
     Zhu et al., "A geometric analysis of neural collapse with unconstrained features" (NeurIPS
-    2021): :math:`\| G/\|G\|_F - (I - 11^\top/K)/\sqrt{K-1} \|_F` with G = VVᵀ, rows centred.
+    2021): :math:`\| G/\|G\|_F - P/\sqrt{K-1} \|_F` with G = VVᵀ and P = I - 11ᵀ/K.
     """
-    # Centred, G shares its eigenvectors with the target, whose eigenvalues on them are all equal:
-    # the distance is between eigenvalues, in O(K d²) and without K x K numbers.
+    # G = PGP + rest, orthogonal to each other. PGP shares its eigenvectors with P, whose
+    # eigenvalues on them are all equal: the distance is between eigenvalues, in O(K d²) and
+    # without K x K numbers. The rest is that of the mean row m: PVm 1ᵀ + its transpose + m² 11ᵀ.
+    vectors = _at_unit_scale(vectors)
     count, dim = vectors.shape
-    product = vectors @ vectors.T if count <= dim else vectors.T @ vectors
+    mean = vectors.mean(0)
+    rows = vectors - mean
+    product = rows @ rows.T if count <= dim else rows.T @ rows
     values = torch.linalg.eigvalsh(product).clamp_min(0).flip(0)[: count - 1]
-    gaps = values / values.norm() - 1 / math.sqrt(count - 1)
+    squares = 2 * count * (rows @ mean).square().sum() + (count * mean.square().sum()).square()
+    total = values.square().sum() + squares
+    gaps = values / total.sqrt() - 1 / math.sqrt(count - 1)
     absent = (count - 1 - len(values)) / (count - 1)
-    return math.sqrt(float(gaps.square().sum()) + absent)
+    return math.sqrt(float(gaps.square().sum() + squares / total) + absent)
 
 
 def product_deviation(weight: Tensor, means: Tensor) -> float:
-    r"""Frobenius distance of the normalised :math:`W H` to the simplex ETF's Gram matrix.
+    r"""Frobenius distance of the normalised :math:`W M^\top` to the simplex ETF's Gram matrix.
 
     The self-duality of Zhu et al. (NeurIPS 2021), means as rows here:
-    :math:`\| W M^\top/\|W M^\top\|_F - (I - 11^\top/K)/\sqrt{K-1} \|_F`.
+    :math:`\| W M^\top/\|W M^\top\|_F - (I - 11^\top/K)/\sqrt{K-1} \|_F`. In O(K d²) when K
+    exceeds 2d, else in blocks of bounded memory.
     """
-    size = len(weight)
-    norm = math.sqrt(sum(float((weight[r] @ means.T).square().sum()) for r in _blocks(size, size)))
+    weight, means = _at_unit_scale(weight), _at_unit_scale(means)
+    size, dim = weight.shape
     simplex = 1 / math.sqrt(size - 1)
+    if size > 2 * dim:
+        # A product of rank d is far from one of rank K - 1: nothing cancels in 2 - 2<., .>.
+        norm = math.sqrt(float(((weight.T @ weight) * (means.T @ means)).sum()))
+        along = (weight * means).sum() - size * (weight.mean(0) * means.mean(0)).sum()
+        return math.sqrt(2 - 2 * simplex * float(along) / norm) if norm > 0 else math.nan
+    norm = math.sqrt(sum(float((weight[r] @ means.T).square().sum()) for r in _blocks(size, size)))
     total = 0.0
     # Distances entry by entry: the shorter 2 - 2 <.,.> would lose half the digits near 0.
     for rows in _blocks(size, size):
@@ -87,6 +100,7 @@ def product_deviation(weight: Tensor, means: Tensor) -> float:
 
 def duality_gap(weight: Tensor, means: Tensor) -> float:
     r"""Squared Frobenius distance :math:`\|W/\|W\|_F - M/\|M\|_F\|_F^2` (Papyan et al. 2020)."""
+    weight, means = _at_unit_scale(weight), _at_unit_scale(means)
     return float((weight / weight.norm() - means / means.norm()).square().sum())
 
 
@@ -124,6 +138,12 @@ def mean_over_pairs(vectors: Tensor, value: Callable[[Tensor, slice], Tensor]) -
         block.diagonal(offset=rows.start).zero_()
         total += float(block.sum())
     return total / (count * (count - 1))
+
+
+def _at_unit_scale(vectors: Tensor) -> Tensor:
+    """Vectors over their largest entry: products of what is left neither over- nor underflow."""
+    largest = vectors.abs().amax()
+    return vectors / torch.where(largest > 0, largest, 1)
 
 
 def _blocks(size: int, columns: int) -> Iterator[slice]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from etf_heads._labels import check_labels
+from etf_heads._labels import NO_LABEL, Labels, check_labels
 from etf_heads._tasks import Tasks
 
 MultiSourceFeatures = Mapping[str, Tensor] | Sequence["Tensor | None"]
@@ -56,7 +56,10 @@ def check_features(features: Tensor, num_features: int, argument: str = "feature
 def check_sources(
     features: MultiSourceFeatures, labels: MultiSourceFeatures, tasks: Tasks, num_features: int
 ) -> list[tuple[int, Tensor, Tensor]]:
-    """(task, (B_t, d) features, (B_t,) labels) of every task present, or ValueError."""
+    """(task, (B_t, d) features, (B_t,) labels) of every task present, or ValueError.
+
+    Samples without a label are left out.
+    """
     given = _by_task(features, "features", tasks)
     targets = _by_task(labels, "labels", tasks)
     if set(given) != set(targets):
@@ -69,8 +72,17 @@ def check_sources(
         task = tasks.labels.index(name)
         check_features(own, num_features, f"features[{name!r}]")
         alone = Tasks((tasks.sizes[task],), (name,))
-        sources.append((task, own, check_labels({name: targets[name]}, alone, (len(own),))[:, 0]))
+        sources.append((task, *labelled(own, {name: targets[name]}, alone)))
     return sources
+
+
+def labelled(features: Tensor, labels: Labels, task: Tasks) -> tuple[Tensor, Tensor]:
+    """Checked features (B', d) and labels (B',) of the samples that have a label of one task."""
+    found = check_labels(labels, task, (len(features),), no_label=NO_LABEL)[:, 0]
+    present = found != NO_LABEL
+    if bool(present.all()):
+        return features, found
+    return features[present.to(features.device)], found[present]
 
 
 def _by_task(given: MultiSourceFeatures, argument: str, tasks: Tasks) -> dict[str, Tensor]:

@@ -7,10 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from etf_heads._labels import check_labels
 from etf_heads._tasks import Tasks, class_count
 from etf_heads.collapse import _frames as frames
-from etf_heads.collapse._labels import check_features
+from etf_heads.collapse._labels import check_features, labelled
 from etf_heads.collapse._metric import CollapseMetric, Covariance
 from etf_heads.collapse._single import require_two_groups, variability
 from etf_heads.collapse._statistics import ClassStatistics
@@ -70,9 +69,9 @@ class ManyClassCollapse(CollapseMetric):
         self._tasks = Tasks((self.num_classes,))
 
     def update(self, features: Tensor, labels: Tensor) -> None:
-        """Take in a batch of (B, d) features and (B,) integer labels."""
+        """Take in a batch of (B, d) features and (B,) integer labels, -100 for none."""
         check_features(features, self.num_features)
-        self._add_batch(features, check_labels(labels, self._tasks, (len(features),))[:, 0])
+        self._add_batch(*labelled(features, labels, self._tasks))
 
     def compute(
         self, weight: Weights | None = None, *, reference: Tensor | None = None

@@ -44,8 +44,10 @@ class CollapseMetric(PlottedMetric):
     Args:
         num_features: d.
         num_targets: columns that stand beside the features in every row.
+        label_columns: labels of each sample of the reservoir; None for one number.
         covariance: "full" keeps the (d, d) scatter of every source, "trace" its trace only.
         sources: how many independent data sets are measured.
+        trace_sources: how many more, whose scatter is never kept.
         reservoir: how many samples of every source to keep, drawn uniformly.
         seed: of the draw.
         kwargs: further keyword arguments of :class:`torchmetrics.Metric`.
@@ -60,8 +62,10 @@ class CollapseMetric(PlottedMetric):
         num_features: int,
         *,
         num_targets: int = 0,
+        label_columns: int | None = None,
         covariance: Covariance = "full",
         sources: int = 1,
+        trace_sources: int = 0,
         reservoir: int = 0,
         seed: int = 0,
         **kwargs: Any,
@@ -75,11 +79,13 @@ class CollapseMetric(PlottedMetric):
         self.num_features = positive_int(num_features, "num_features")
         self._width = num_features + num_targets
         self.covariance, self.sources, self.reservoir = covariance, sources, reservoir
+        self._label_shape = () if label_columns is None else (label_columns,)
+        self._all_sources = sources + trace_sources
         self._seeds = random.Random(seed)  # noqa: S311 - draws samples, keeps no secrets
-        for source in range(sources):
+        for source in range(self._all_sources):
             for name in _ROWS + _WAITING + (_SAMPLE if reservoir else ()):
                 self.add_state(f"{name}_{source}", default=[], dist_reduce_fx="cat")
-            if covariance == "full":
+            if covariance == "full" and source < sources:
                 zero = torch.zeros(self._width, self._width, dtype=torch.float64)
                 self.add_state(f"scatter_{source}", default=zero, dist_reduce_fx="sum")
 
@@ -90,7 +96,7 @@ class CollapseMetric(PlottedMetric):
     def sync(self, *args: Any, **kwargs: Any) -> None:
         """Gather the states of all processes, as torchmetrics does."""
         # A gather needs tensors of equal rank and dtype even from a process without data.
-        for source in range(self.sources):
+        for source in range(self._all_sources):
             self._take_in(source)
             self._merge_rows(source)
             self._trim_sample(source)
@@ -125,29 +131,28 @@ class CollapseMetric(PlottedMetric):
             raise ValueError(f"{type(self).__name__} has seen no data{what}: call update first")
         return rows
 
-    def _add_batch(
-        self, features: Tensor, keys: Tensor, source: int = 0, *, keep_samples: bool = True
-    ) -> None:
+    def _add_batch(self, features: Tensor, keys: Tensor, source: int = 0) -> None:
         """Take in a checked batch; nothing changes if its features are not finite."""
         features, keys = features.detach().to(self.device), keys.to(self.device)
         if not len(features):
             return
-        # NaN and infinity reach the largest entry; squared distances are at most this large.
-        extremes = torch.stack(torch.aminmax(features)).double()
-        if not ((2 * extremes).square() * features.numel()).isfinite().all():
-            raise ValueError(NOT_FINITE)
+        check_finite(features)
         waiting = getattr(self, f"waiting_features_{source}")
         waiting.append(features.to(torch.float64, copy=True))  # theirs may be written over
         getattr(self, f"waiting_keys_{source}").append(keys.clone())
         groups = sum(map(len, getattr(self, f"keys_{source}")[:1]))
         if sum(map(len, waiting)) >= max(_CHUNK_ENTRIES // self._width, 2 * groups):
             self._take_in(source)
-        if self.reservoir and keep_samples:
-            sample = Sample.draw(features, keys, self._seeds)
-            for name in _SAMPLE:
-                getattr(self, f"{name}_{source}").append(getattr(sample, name))
-            if sum(map(len, getattr(self, f"labels_{source}"))) > 2 * self.reservoir:
-                self._trim_sample(source)
+
+    def _draw_samples(self, features: Tensor, labels: Tensor, source: int = 0) -> None:
+        """Let the samples of a batch that was taken in compete for a place in the reservoir."""
+        if not self.reservoir or not len(features):
+            return
+        sample = Sample.draw(features.to(self.device), labels.to(self.device), self._seeds)
+        for name in _SAMPLE:
+            getattr(self, f"{name}_{source}").append(getattr(sample, name))
+        if sum(map(len, getattr(self, f"labels_{source}"))) > 2 * self.reservoir:
+            self._trim_sample(source)
 
     def _take_in(self, source: int) -> None:
         """Turn the samples that wait into rows, and merge rows if that halves them."""
@@ -155,7 +160,8 @@ class CollapseMetric(PlottedMetric):
         if not len(features):  # as in states that were gathered, where nothing waits
             return
         keys = self._whole(f"waiting_keys_{source}", torch.int64)
-        batch = ClassStatistics.from_batch(features, keys, covariance=self.covariance == "full")
+        full = hasattr(self, f"scatter_{source}")
+        batch = ClassStatistics.from_batch(features, keys, covariance=full)
         for name in _WAITING:
             setattr(self, f"{name}_{source}", [])
         for name in _ROWS:
@@ -196,7 +202,7 @@ class CollapseMetric(PlottedMetric):
         return Sample(
             priorities=self._whole(f"priorities_{source}", torch.float64),
             features=self._whole(f"features_{source}", torch.float64, self._width),
-            labels=self._whole(f"labels_{source}", torch.int64),
+            labels=self._whole(f"labels_{source}", torch.int64, *self._label_shape),
         ).smallest(self.reservoir)
 
     def _whole(self, name: str, dtype: torch.dtype, *trailing: int) -> Tensor:
@@ -205,3 +211,13 @@ class CollapseMetric(PlottedMetric):
         parts = [value] if isinstance(value, Tensor) else value
         empty = torch.zeros(0, *trailing, dtype=dtype, device=self.device)
         return torch.cat([empty, *(part for part in parts if len(part))])
+
+
+def check_finite(features: Tensor) -> None:
+    """ValueError for NaN, infinity, or entries so large that squared distances overflow."""
+    if not features.numel():
+        return
+    # NaN and infinity reach the largest entry; squared distances are at most this large.
+    extremes = torch.stack(torch.aminmax(features)).double()
+    if not ((2 * extremes).square() * features.numel()).isfinite().all():
+        raise ValueError(NOT_FINITE)

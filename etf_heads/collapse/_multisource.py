@@ -9,16 +9,16 @@ from torch import Tensor
 
 from etf_heads._tasks import Tasks, TaskSpec
 from etf_heads.collapse import _frames as frames
-from etf_heads.collapse._decisions import MultiSourceDisagreement, decisions_of_sample
+from etf_heads.collapse._classification import ClassificationCollapse
+from etf_heads.collapse._decisions import MultiSourceDisagreement
 from etf_heads.collapse._labels import MultiSourceFeatures, check_sources
-from etf_heads.collapse._metric import NOT_FINITE, CollapseMetric, Covariance
+from etf_heads.collapse._metric import Covariance, check_finite
 from etf_heads.collapse._naming import with_mean_over_tasks
 from etf_heads.collapse._single import require_two_groups, variability
 from etf_heads.collapse._statistics import ClassStatistics
-from etf_heads.collapse._vectors import Biases, Weights, class_vectors
 
 
-class MultiSourceCollapse(CollapseMetric):
+class MultiSourceCollapse(ClassificationCollapse):
     r"""Multi-source multi-task neural collapse, M_NC1 to M_NC4, in one pass over the data.
 
     "Neural Collapse in Multi-Task Learning", for tasks that each label samples of their own, such
@@ -60,6 +60,9 @@ class MultiSourceCollapse(CollapseMetric):
         True
     """
 
+    disagreement = MultiSourceDisagreement
+    disagreement_name = "m_nc4"
+
     def __init__(
         self,
         num_features: int,
@@ -87,59 +90,28 @@ class MultiSourceCollapse(CollapseMetric):
         Args:
             features: (B_t, d) features of each task by name, or in order; a task without samples
                 in this batch is left out (None in a sequence).
-            labels: (B_t,) integer labels, in the same way.
+            labels: (B_t,) integer labels, in the same way; samples with the label -100 have none
+                and are left out.
         """
         sources = check_sources(features, labels, self.tasks, self.num_features)
-        if len(sources) > 1 and not all(own.isfinite().all() for _, own, _ in sources):
-            raise ValueError(NOT_FINITE)  # before any task's share of the batch is taken in
+        for _, own, _ in sources:
+            check_finite(own)  # before any task's share of the batch is taken in
         for task, own, target in sources:
             self._add_batch(own, target, task)
+            self._draw_samples(own, target, task)
 
-    def compute(
-        self, weight: Weights | None = None, bias: Biases | None = None
-    ) -> dict[str, float]:
-        """The measures by name.
+    def _values(self, vectors: Sequence[Tensor] | None) -> dict[str, float]:
+        return multi_source_collapse(self._centres(), self.tasks, vectors)
 
-        Args:
-            weight: (sum K_t, d) class vectors of all tasks below each other; or (K_t, d) for
-                each task, by name or in order; or modules that have them as ``weight``. None
-                leaves out the measures that need them.
-            bias: (sum K_t,), or one (K_t,) a task, on which ``m_nc4`` alone depends; the
-                modules' own, or none, when None.
-
-        Raises:
-            ValueError: before there is data of two classes of every task, or for a weight of the
-                wrong shape.
-        """
-        vectors = None
-        if weight is not None:
-            vectors = class_vectors(weight, self.tasks, self.num_features, self.device)
-        statistics = self._all_statistics()
-        values = multi_source_collapse(statistics, self.tasks, vectors)
-        if self.reservoir and weight is not None:
-            metric = MultiSourceDisagreement(
-                "m_nc4", self.tasks, statistics, weight, bias, sync_on_compute=False
-            )
-            samples = [self._sample(source) for source in range(self.sources)]
-            kept, labels = [s.features for s in samples], [s.labels for s in samples]
-            values |= decisions_of_sample(metric, kept, labels)
-        return values
-
-    def decisions(
-        self, weight: Weights | None = None, bias: Biases | None = None
-    ) -> MultiSourceDisagreement:
-        """M_NC4 as a metric of its own, to be updated in a second pass with the centres of now."""
-        with self.sync_context(dist_sync_fn=self.dist_sync_fn, should_sync=self._to_sync):
-            statistics = self._all_statistics()
-        return MultiSourceDisagreement(
-            "m_nc4", self.tasks, statistics, weight, bias, process_group=self.process_group
-        )
-
-    def _all_statistics(self) -> list[ClassStatistics]:
+    def _centres(self) -> Sequence[ClassStatistics]:
         return [
             self._statistics(source, f" of task {name!r}")
             for source, name in enumerate(self.tasks.labels)
         ]
+
+    def _kept(self) -> tuple[list[Tensor], list[Tensor]]:
+        samples = [self._sample(source) for source in range(self.sources)]
+        return [s.features for s in samples], [s.labels for s in samples]
 
 
 def multi_source_collapse(

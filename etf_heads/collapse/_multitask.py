@@ -2,36 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from etf_heads._labels import Labels, check_labels
-from etf_heads._tasks import Tasks, TaskSpec
+from etf_heads._labels import NO_LABEL, Labels, check_labels
+from etf_heads._tasks import Tasks, TaskSpec, TaskWeights
 from etf_heads.collapse import _frames as frames
-from etf_heads.collapse._decisions import NearestCentreDisagreement, decisions_of_sample
+from etf_heads.collapse._classification import ClassificationCollapse
 from etf_heads.collapse._labels import (
     check_features,
     strides,
     task_labels,
     tuple_keys,
 )
-from etf_heads.collapse._metric import CollapseMetric, Covariance
+from etf_heads.collapse._metric import Covariance, check_finite
 from etf_heads.collapse._naming import with_mean_over_tasks
 from etf_heads.collapse._single import require_two_groups, variability
 from etf_heads.collapse._statistics import ClassStatistics
-from etf_heads.collapse._vectors import Biases, Weights, class_vectors
-
-TaskWeights = Mapping[str, float] | Sequence[float]
 
 
-class MultiTaskCollapse(CollapseMetric):
+class MultiTaskCollapse(ClassificationCollapse):
     r"""Single-source multi-task neural collapse, S_NC1 to S_NC5, in one pass over the data.
 
-    "Neural Collapse in Multi-Task Learning", for T tasks that all label every sample. Groups g
+    "Neural Collapse in Multi-Task Learning", for T tasks that label the same samples. Groups g
     are the label tuples (k_1, ..., k_T) that occur in the data, found as they come. With their
     mean features μ_g and the plain average μ_G of these, Σ_W the covariance of samples about
     their tuple's mean, Σ_B that of the tuple means about μ_G, w^t_k the class vectors of task t
@@ -56,6 +53,10 @@ class MultiTaskCollapse(CollapseMetric):
     does not decide for the nearest class centre, needs the final centres and so a second pass:
     see :meth:`decisions`. Or a ``reservoir`` keeps so many samples, and ``compute`` adds
     ``s_nc5`` of these.
+
+    A sample may lack labels of some tasks (-100). Only samples with labels of all tasks have a
+    tuple, and enter S_NC1 and S_NC4; S_NC5 and its class centres are, for each task, those of all
+    samples with a label of it.
 
     When all tuple means coincide the quotients are infinite; a measure of zero vectors is nan.
 
@@ -92,6 +93,8 @@ class MultiTaskCollapse(CollapseMetric):
         s_nc4_weighted       0.170
     """
 
+    disagreement_name = "s_nc5"
+
     def __init__(
         self,
         num_features: int,
@@ -103,68 +106,69 @@ class MultiTaskCollapse(CollapseMetric):
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
+        parsed = Tasks.parse(tasks)
         super().__init__(
-            num_features, covariance=covariance, reservoir=reservoir, seed=seed, **kwargs
+            num_features,
+            label_columns=len(parsed),
+            covariance=covariance,
+            trace_sources=1,  # the classes of samples without a label of some task
+            reservoir=reservoir,
+            seed=seed,
+            **kwargs,
         )
-        self.tasks = Tasks.parse(tasks)
-        self.task_weights = _positive_weights(task_weights, self.tasks)
-        strides(self.tasks)  # refuses more label tuples than can be numbered
+        self.tasks = parsed
+        self.task_weights = parsed.weights(task_weights)
+        strides(parsed)  # refuses more label tuples than can be numbered
 
     def update(self, features: Tensor, labels: Labels) -> None:
         """Take in a batch.
 
         Args:
             features: (B, d), any floating dtype, finite.
-            labels: (B, T) integers, or one (B,) tensor for each task, by name or in order.
+            labels: (B, T) integers, or one (B,) tensor for each task, by name or in order; -100
+                for none.
         """
         check_features(features, self.num_features)
-        labels = check_labels(labels, self.tasks, (len(features),))
-        self._add_batch(features, tuple_keys(labels, self.tasks))
+        check_finite(features)
+        found = check_labels(labels, self.tasks, (len(features),), no_label=NO_LABEL)
+        features, found = features.to(self.device), found.to(self.device)
+        present = found != NO_LABEL
+        complete = present.all(1)
+        if bool(complete.all()):
+            self._add_batch(features, tuple_keys(found, self.tasks))
+            self._draw_samples(features, found)
+            return
+        self._add_batch(features[complete], tuple_keys(found[complete], self.tasks))
+        for task, rows in enumerate(self.tasks.slices):
+            partial = present[:, task] & ~complete
+            self._add_batch(features[partial], found[partial, task] + rows.start, source=1)
+        self._draw_samples(features[present.any(1)], found[present.any(1)])
 
-    def compute(
-        self, weight: Weights | None = None, bias: Biases | None = None
-    ) -> dict[str, float]:
-        """The measures by name.
+    def _values(self, vectors: Sequence[Tensor] | None) -> dict[str, float]:
+        self._take_in(1)
+        partial = len(self._rows(1).keys)
+        statistics = self._statistics(what=" with labels of all tasks" if partial else "")
+        return multi_task_collapse(statistics, self.tasks, vectors, task_weights=self.task_weights)
 
-        Args:
-            weight: (sum K_t, d) class vectors of all tasks below each other; or (K_t, d) for
-                each task, by name or in order; or modules that have them as ``weight``. None
-                leaves out the measures that need them.
-            bias: (sum K_t,), or one (K_t,) a task, on which ``s_nc5`` alone depends; the
-                modules' own, or none, when None.
+    def _centres(self) -> Sequence[ClassStatistics]:
+        for source in (0, 1):
+            self._take_in(source)
+        complete = per_task_statistics(replace(self._rows(0), scatter=None).unified(), self.tasks)
+        partial = self._rows(1)
+        merged = []
+        for own, rows, name in zip(complete, self.tasks.slices, self.tasks.labels, strict=True):
+            kept = (partial.keys >= rows.start) & (partial.keys < rows.stop)
+            rest = partial.of_rows(kept)
+            merged.append(ClassStatistics.merge([own, replace(rest, keys=rest.keys - rows.start)]))
+            if not len(merged[-1].keys):
+                raise ValueError(
+                    f"{type(self).__name__} has seen no data of task {name!r}: call update first"
+                )
+        return merged
 
-        Raises:
-            ValueError: before there is data of two label tuples, or for a weight of the wrong
-                shape.
-        """
-        vectors = None
-        if weight is not None:
-            vectors = class_vectors(weight, self.tasks, self.num_features, self.device)
-        statistics = self._statistics()
-        values = multi_task_collapse(
-            statistics, self.tasks, vectors, task_weights=self.task_weights
-        )
-        if self.reservoir and weight is not None:
-            sample = self._sample()
-            centres = per_task_statistics(statistics, self.tasks)
-            metric = NearestCentreDisagreement(
-                "s_nc5", self.tasks, centres, weight, bias, sync_on_compute=False
-            )
-            labels = task_labels(sample.labels, self.tasks)
-            values |= decisions_of_sample(metric, sample.features, labels)
-        return values
-
-    def decisions(
-        self, weight: Weights | None = None, bias: Biases | None = None
-    ) -> NearestCentreDisagreement:
-        """S_NC5 as a metric of its own, to be updated in a second pass with the centres of now.
-
-        The centre of a class is the mean feature of all samples that have its label.
-        """
-        statistics = per_task_statistics(self.class_statistics(), self.tasks)
-        return NearestCentreDisagreement(
-            "s_nc5", self.tasks, statistics, weight, bias, process_group=self.process_group
-        )
+    def _kept(self) -> tuple[Tensor, Tensor]:
+        sample = self._sample()
+        return sample.features, sample.labels
 
 
 def multi_task_collapse(
@@ -228,12 +232,3 @@ def _alignment(
         sums += factor * own[labels[:, t]]
     gaps = frames.unit_rows(statistics.centred_means) - frames.unit_rows(sums)
     return float(gaps.norm(dim=1).mean())
-
-
-def _positive_weights(task_weights: TaskWeights | None, tasks: Tasks) -> tuple[float, ...]:
-    if task_weights is None:
-        return (1.0,) * len(tasks)
-    weights = tuple(float(c) for c in tasks.unpack(task_weights, "task_weights"))
-    if not all(0 < c < float("inf") for c in weights):
-        raise ValueError(f"task_weights must be positive and finite, got {list(weights)}")
-    return weights

@@ -19,7 +19,7 @@ class Sample:
     Attributes:
         priorities: (n,) float64 in [0, 1).
         features: (n, d) float64.
-        labels: (n,) int64, the numbers of their groups.
+        labels: (n,) int64, or (n, T).
     """
 
     priorities: Tensor

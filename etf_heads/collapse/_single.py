@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from etf_heads._labels import check_labels
 from etf_heads._tasks import Tasks, class_count
 from etf_heads.collapse import _frames as frames
-from etf_heads.collapse._decisions import NearestCentreDisagreement, decisions_of_sample
-from etf_heads.collapse._labels import check_features
-from etf_heads.collapse._metric import NOT_FINITE, CollapseMetric, Covariance
+from etf_heads.collapse._classification import ClassificationCollapse
+from etf_heads.collapse._labels import check_features, labelled
+from etf_heads.collapse._metric import Covariance, check_finite
 from etf_heads.collapse._statistics import ClassStatistics
-from etf_heads.collapse._vectors import Biases, Weights, class_vectors
 
 
-class SingleTaskCollapse(CollapseMetric):
+class SingleTaskCollapse(ClassificationCollapse):
     r"""Neural collapse of one task, NC1 to NC5, in one pass over the data.
 
     Papyan, Han and Donoho, "Prevalence of neural collapse during the terminal phase of deep
@@ -72,6 +71,7 @@ class SingleTaskCollapse(CollapseMetric):
         True
     """
 
+    disagreement_name = "nc4"
     elsewhere_sum: Tensor
 
     def __init__(
@@ -88,7 +88,7 @@ class SingleTaskCollapse(CollapseMetric):
             num_features, covariance=covariance, reservoir=reservoir, seed=seed, **kwargs
         )
         self.num_classes = class_count(num_classes, "num_classes")
-        self._tasks = Tasks((self.num_classes,))
+        self.tasks = Tasks((self.num_classes,))
         zero = torch.zeros(num_features, dtype=torch.float64)
         self.add_state("elsewhere_sum", default=zero, dist_reduce_fx="sum")
 
@@ -97,59 +97,32 @@ class SingleTaskCollapse(CollapseMetric):
 
         Args:
             features: (B, d), any floating dtype, finite.
-            labels: (B,) integers from 0 to K - 1.
+            labels: (B,) integers from 0 to K - 1; samples with the label -100 have none and are
+                left out.
         """
         check_features(features, self.num_features)
-        self._add_batch(features, check_labels(labels, self._tasks, (len(features),))[:, 0])
+        features, labels = labelled(features, labels, self.tasks)
+        self._add_batch(features, labels)
+        self._draw_samples(features, labels)
 
     def update_out_of_distribution(self, features: Tensor) -> None:
         """Take in (B, d) features of data that belongs to none of the classes, for ``nc5``."""
         features = check_features(features, self.num_features).detach().to(self.device)
-        total = features.to(torch.float64).sum(0)
-        if not total.isfinite().all():
-            raise ValueError(NOT_FINITE)
+        check_finite(features)
         # Only the direction of their mean is needed: the sum has it.
-        self.elsewhere_sum = self.elsewhere_sum + total
+        self.elsewhere_sum = self.elsewhere_sum + features.to(torch.float64).sum(0)
 
-    def compute(
-        self, weight: Weights | None = None, bias: Biases | None = None
-    ) -> dict[str, float]:
-        """The measures by name.
-
-        Args:
-            weight: (K, d) class vectors, or a module that has them as ``weight``; None leaves
-                out the measures that need them.
-            bias: (K,), on which ``nc4`` alone depends; the module's own, or none, when None.
-
-        Raises:
-            ValueError: before there is data of two classes, or for a weight of the wrong shape.
-        """
-        vectors = None
-        if weight is not None:
-            (vectors,) = class_vectors(weight, self._tasks, self.num_features, self.device)
+    def _values(self, vectors: Sequence[Tensor] | None) -> dict[str, float]:
         elsewhere = self.elsewhere_sum if self.elsewhere_sum.any() else None
-        statistics = self._statistics()
-        values = single_task_collapse(statistics, vectors, out_of_distribution=elsewhere)
-        if self.reservoir and weight is not None:
-            sample = self._sample()
-            metric = NearestCentreDisagreement(
-                "nc4", self._tasks, (statistics,), weight, bias, sync_on_compute=False
-            )
-            values |= decisions_of_sample(metric, sample.features, sample.labels)
-        return values
+        weight = None if vectors is None else vectors[0]
+        return single_task_collapse(self._statistics(), weight, out_of_distribution=elsewhere)
 
-    def decisions(
-        self, weight: Weights | None = None, bias: Biases | None = None
-    ) -> NearestCentreDisagreement:
-        """NC4 as a metric of its own, to be updated in a second pass with the centres of now."""
-        return NearestCentreDisagreement(
-            "nc4",
-            self._tasks,
-            (self.class_statistics(),),
-            weight,
-            bias,
-            process_group=self.process_group,
-        )
+    def _centres(self) -> Sequence[ClassStatistics]:
+        return [self._statistics()]
+
+    def _kept(self) -> tuple[Tensor, Tensor]:
+        sample = self._sample()
+        return sample.features, sample.labels
 
 
 def single_task_collapse(

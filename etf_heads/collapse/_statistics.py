@@ -101,6 +101,12 @@ class ClassStatistics:
             scatter = scatter + _gram(shifts)
         return ClassStatistics(unique, counts, means, traces, scatter)
 
+    def of_rows(self, kept: Tensor) -> ClassStatistics:
+        """Statistics of the groups in ``kept``, a (G,) mask, without scatter."""
+        return ClassStatistics(
+            self.keys[kept], self.counts[kept], self.means[kept], self.traces[kept]
+        )
+
     def regrouped(self, keys: Tensor) -> ClassStatistics:
         """Statistics after each group g is renamed to ``keys[g]``: groups of equal name merge.
 

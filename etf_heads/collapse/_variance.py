@@ -7,9 +7,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from etf_heads._labels import check_labels
 from etf_heads._tasks import Tasks, class_count
-from etf_heads.collapse._labels import check_features
+from etf_heads.collapse._labels import check_features, labelled
 from etf_heads.collapse._metric import CollapseMetric
 from etf_heads.collapse._single import require_two_groups
 from etf_heads.collapse._statistics import ClassStatistics
@@ -74,12 +73,17 @@ class VarianceCollapse(CollapseMetric):
         self.seed = seed
 
     def update(self, features: Tensor, labels: Tensor, split: Literal["train", "test"]) -> None:
-        """Take in a batch of (B, d) features and (B,) labels of the training or the test data."""
+        """Take in a batch of (B, d) features and (B,) labels of the training or the test data.
+
+        Samples with the label -100 have none and are left out.
+        """
         if split not in _SPLITS:
             raise ValueError(f"split={split!r} is unknown: possible are 'train', 'test'")
         check_features(features, self.num_features)
-        labels = check_labels(labels, Tasks((self.num_classes,)), (len(features),))[:, 0]
-        self._add_batch(features, labels, _SPLITS.index(split), keep_samples=split == "test")
+        features, labels = labelled(features, labels, Tasks((self.num_classes,)))
+        self._add_batch(features, labels, _SPLITS.index(split))
+        if split == "test":
+            self._draw_samples(features, labels, _SPLITS.index(split))
 
     def compute(self) -> dict[str, float]:
         """The variances by name.

@@ -18,10 +18,39 @@ Biases = Tensor | Mapping[str, Tensor] | Sequence[Tensor]
 
 
 def class_vectors(
-    weight: Weights, tasks: Tasks, num_features: int, device: torch.device
+    weight: Weights,
+    tasks: Tasks,
+    num_features: int,
+    device: torch.device,
+    *,
+    own_forward: bool = False,
 ) -> tuple[Tensor, ...]:
-    """One (K_t, d) float64 tensor a task, or ValueError."""
+    """One (K_t, d) float64 tensor a task, or ValueError.
+
+    Args:
+        weight: as users give it.
+        tasks: whose class vectors they are.
+        num_features: d.
+        device: of the result.
+        own_forward: whether features pass through the modules themselves; if not, modules that
+            normalise them are refused.
+    """
+    if not own_forward:
+        given = [weight] if _has_weight(weight) or isinstance(weight, Tensor) else entries(weight)
+        for part in given.values() if isinstance(given, Mapping) else given:
+            refuse_normalising(part)
     return _split(weight, "weight", tasks, (num_features,), device)
+
+
+def refuse_normalising(module: Any) -> None:
+    """ValueError for a module whose class vectors meet features only once normalised."""
+    norm = _attribute(module, "norm")
+    if isinstance(norm, nn.Module) and not isinstance(norm, nn.Identity):
+        raise ValueError(
+            f"weight is a {type(module).__name__} that normalises its features "
+            f"({type(norm).__name__}), which statistics of features as they are cannot take into "
+            f"account: update the measure with head.prepare(features) and pass head.weight"
+        )
 
 
 def class_biases(
@@ -30,11 +59,11 @@ def class_biases(
     """One (K_t,) float64 tensor a task: those given, else the modules' own, else zeros."""
     if bias is None and isinstance(weight, Tensor):
         bias = torch.zeros(tasks.total)
-    elif bias is None and isinstance(_attribute(weight, "weight"), Tensor):
+    elif bias is None and _has_weight(weight):
         own = _attribute(weight, "bias")
         bias = torch.zeros(tasks.total) if own is None else own
     elif bias is None:
-        own = [_attribute(entry, "bias") for entry in tasks.unpack(_entries(weight), "weight")]
+        own = [_attribute(entry, "bias") for entry in tasks.unpack(entries(weight), "weight")]
         sizes = zip(own, tasks.sizes, strict=True)
         bias = [torch.zeros(size) if value is None else value for value, size in sizes]
     return _split(bias, "bias", tasks, (), device)
@@ -44,6 +73,7 @@ def dense_weight(
     weight: Tensor | nn.Module, shape: tuple[int, int], device: torch.device
 ) -> Tensor:
     """One float64 matrix of this shape, or ValueError."""
+    refuse_normalising(weight)
     return _checked(weight, "weight", "weight", shape, device)
 
 
@@ -53,14 +83,14 @@ def _split(
     if isinstance(given, Tensor) or isinstance(_attribute(given, attribute), Tensor):
         whole = _checked(given, attribute, attribute, (tasks.total, *trailing), device)
         return tuple(whole[rows] for rows in tasks.slices)
-    entries = tasks.unpack(_entries(given), attribute)
+    parts = tasks.unpack(entries(given), attribute)
     return tuple(
         _checked(entry, attribute, f"{attribute}[{name!r}]", (size, *trailing), device)
-        for entry, size, name in zip(entries, tasks.sizes, tasks.labels, strict=True)
+        for entry, size, name in zip(parts, tasks.sizes, tasks.labels, strict=True)
     )
 
 
-def _entries(given: Any) -> Any:
+def entries(given: Any) -> Any:
     """Containers of modules become the mapping or list that they hold."""
     if isinstance(given, nn.ModuleDict):
         return dict(given.items())
@@ -72,6 +102,10 @@ def _entries(given: Any) -> Any:
             f"got {type(given).__name__}"
         )
     return given
+
+
+def _has_weight(given: Any) -> bool:
+    return isinstance(_attribute(given, "weight"), Tensor)
 
 
 def _attribute(given: Any, name: str) -> Any:

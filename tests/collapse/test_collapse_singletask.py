@@ -3,9 +3,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from collapse_reference import disagreement, single_task
+from collapse_reference import disagreement, simplex_distance, single_task
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from etf_heads.collapse import SingleTaskCollapse, class_distance_normalised_variance
+from etf_heads.collapse import SingleTaskCollapse, _frames, class_distance_normalised_variance
 from etf_heads.geometry import simplex_etf
 
 
@@ -130,6 +132,26 @@ def test_cdnv_of_two_points_by_hand():
     # Variances 1 and 4, means 1 and 7.
     statistics = measure.class_statistics()
     assert class_distance_normalised_variance(statistics) == pytest.approx(5 / 72)
+
+
+@pytest.mark.parametrize("name", ["separated", "more classes than features"])
+@settings(max_examples=10, deadline=None)
+@given(st.floats(-150, 150))
+def test_measures_do_not_depend_on_the_scale(name, exponent):
+    features, labels, weight = case(name)
+    scale = 10.0**exponent
+    one, other = (SingleTaskCollapse(features.shape[1], len(weight)) for _ in range(2))
+    one.update(features, labels)
+    other.update(features * scale, labels)
+    assert other.compute(weight * scale) == pytest.approx(one.compute(weight), rel=1e-9)
+
+
+@pytest.mark.parametrize("shape", [(5, 8), (9, 4), (4, 4), (30, 3)])
+def test_deviations_of_vectors_that_are_not_centred(shape):
+    generator = torch.Generator().manual_seed(1)
+    v, w = torch.randn(2, *shape, generator=generator, dtype=torch.float64) + 0.4
+    assert _frames.gram_deviation(v) == pytest.approx(simplex_distance((v @ v.T).numpy()))
+    assert _frames.product_deviation(v, w) == pytest.approx(simplex_distance((v @ w.T).numpy()))
 
 
 def test_blocks_of_pairs_do_not_change_the_measures(monkeypatch):
