@@ -116,22 +116,16 @@ class Tasks:
             raise ValueError(f"{argument} has {len(values)} entries for {len(self)} tasks")
         return tuple(values)
 
-    def weights(
-        self, given: TaskWeights | None, *, least: float | None = None
-    ) -> tuple[float, ...]:
-        """Task weights, checked: one number a task, 1 each when None.
-
-        Args:
-            given: by task name, or in order.
-            least: smallest weight allowed; None: any positive one.
-        """
+    def weights(self, given: TaskWeights | None) -> tuple[float, ...]:
+        """Task weights, checked: one positive number a task, 1 each when None."""
         if given is None:
             return (1.0,) * len(self)
         found = tuple(float(weight) for weight in self.unpack(given, "task_weights"))
-        allowed = (w > 0 if least is None else w >= least for w in found)
-        if not (all(allowed) and all(map(math.isfinite, found))):
-            possible = "positive" if least is None else f"at least {least:g}"
-            raise ValueError(f"task_weights must be {possible} and finite, got {self.pack(found)}")
+        for name, weight in zip(self.labels, found, strict=True):
+            if not (math.isfinite(weight) and weight > 0):
+                raise ValueError(
+                    f"task_weights[{name}] must be a positive finite number, got {weight!r}"
+                )
         return found
 
 

@@ -129,7 +129,7 @@ def nearest_orientation(
     check_solver(solver)
     if not (math.isfinite(proximal) and proximal >= 0):
         raise ValueError(f"proximal must be a finite number of at least 0, got {proximal!r}")
-    weights = _check_weights(task_weights, parsed)
+    weights = parsed.weights(task_weights)
     if not means.isfinite().all():
         raise ValueError("means must be finite: leave out NaN and infinite features")
     work = means.to(at_least_float32(means.dtype))
@@ -196,15 +196,6 @@ def _tasks_of(means: Tensor, tasks: TaskSpec | Tasks | None) -> Tasks:
             f"{list(parsed.sizes)} classes: {parsed.rank} needed"
         )
     return parsed
-
-
-def _check_weights(task_weights: Sequence[float] | None, tasks: Tasks) -> Sequence[float]:
-    if task_weights is None:
-        return [1.0] * len(tasks)
-    weights = tasks.unpack(task_weights, "task_weights")
-    if not all(math.isfinite(w) and w > 0 for w in weights):
-        raise ValueError(f"task_weights must be positive finite numbers, got {list(weights)}")
-    return weights
 
 
 def _check_shape(given: Tensor, shape: tuple[int, int], argument: str) -> None:

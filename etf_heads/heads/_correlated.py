@@ -190,11 +190,9 @@ def _lambdas(
         return lambda_w, lambda_h
     if lambda_w is not None or lambda_h is not None:
         raise ValueError("lambda_w and lambda_h go together: give both, or neither")
-    weights = tasks.unpack(task_weights, "task_weights") if task_weights else [1.0] * len(tasks)
+    weights = tasks.weights(task_weights)
     # A balanced task's head is zero where 2 sqrt(λ_W λ_H N) reaches sqrt(c / K) (Theorem 3.1).
-    strength = _SHARE * min(
-        math.sqrt(c / k) if c > 0 else 1.0 for c, k in zip(weights, tasks.sizes, strict=True)
-    )
+    strength = _SHARE * min(math.sqrt(c / k) for c, k in zip(weights, tasks.sizes, strict=True))
     both = strength / (2 * math.sqrt(counts.total))
     return both, both
 

@@ -30,7 +30,4 @@ def weights_of(
                 f"task_weights must have one dimension, got shape {tuple(task_weights.shape)}"
             )
         task_weights = task_weights.tolist()
-    weights = tasks.unpack(task_weights, "task_weights")
-    for name, weight in zip(tasks.labels, weights, strict=True):
-        positive(**{f"task_weights[{name}]": weight})
-    return torch.tensor(weights, dtype=torch.float64, device="cpu")
+    return torch.tensor(tasks.weights(task_weights), dtype=torch.float64, device="cpu")

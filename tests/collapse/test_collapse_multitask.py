@@ -183,5 +183,7 @@ def test_bad_weights_and_too_little_data():
         measure.compute([torch.zeros(3, 2)])
     with pytest.raises(ValueError, match=r"bias has shape \(3,\), needed is \(7,\)"):
         measure.decisions(torch.randn(7, 2), torch.zeros(3))
-    with pytest.raises(ValueError, match="task_weights must be positive"):
+    with pytest.raises(
+        ValueError, match=r"task_weights\[1\] must be a positive finite number, got 0.0"
+    ):
         MultiTaskCollapse(2, [3, 4], task_weights=[1, 0])

@@ -287,7 +287,7 @@ def test_batches():
         (lambda: nearest_etf(torch.ones(3, 4), proximal=-1.0), "proximal must be a finite number"),
         (lambda: nearest_etf(torch.ones(3, 4), previous=torch.eye(4)), "previous has shape .4, 4."),
         (lambda: nearest_etf(torch.ones(3, 4), task_weights=[1, 2]), "task_weights has 2 entries"),
-        (lambda: nearest_etf(torch.ones(3, 4), task_weights=[0]), "must be positive finite num"),
+        (lambda: nearest_etf(torch.ones(3, 4), task_weights=[0]), "must be a positive finite num"),
         (
             lambda: nearest_orientation(torch.ones(3, 4), solver="svd"),
             "solver must be one of polar",

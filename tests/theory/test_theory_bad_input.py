@@ -53,7 +53,7 @@ def test_lambdas(entry, bad):
     ("weights", "message"),
     [
         ([1.0], "task_weights has 1 entries for 2 tasks"),
-        ([1.0, 0.0], r"task_weights\[1\] must be a positive number, got 0.0"),
+        ([1.0, 0.0], r"task_weights\[1\] must be a positive finite number, got 0.0"),
         ({"a": 1.0, "1": 2.0}, "task_weights has the tasks"),
         (torch.ones(2, 2), "task_weights must have one dimension"),
     ],
