@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 
-from recipes.canvas import COLOURS, new_figure, plain, svg_text
+from recipes.pages.canvas import COLOURS, new_figure, plain, svg_text
 
 LONGEST = 44  # characters of a label
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from recipes.page import Figure, origin, write_page
-from recipes.report import Line
+from recipes.pages.page import Figure, origin, write_page
+from recipes.pages.tables import Line
 
 
 @dataclass(frozen=True)
@@ -62,4 +62,4 @@ def write_benchmarks_page(
             for name in sections
         },
     }
-    write_page("benchmarks.html.jinja", context, path, templates=Path(__file__).parent)
+    write_page(Path(__file__).with_name("benchmarks.html.jinja"), context, path)

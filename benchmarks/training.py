@@ -39,11 +39,11 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.harness import command_line, in_own_process, in_turn, write_result
-from recipes.config import PRESETS, RunConfig
 from recipes.data import ImageData, ImageSet
-from recipes.engine import Run
-from recipes.launch import make_accelerator, process_state
-from recipes.network import Network
+from recipes.training.engine import Run
+from recipes.training.network import Network
+from recipes.training.processes import make_accelerator, process_state
+from recipes.training.settings import PRESETS, RunConfig
 
 HEADS = ("learned", "compound")
 CLASSES = 100

@@ -12,18 +12,19 @@ import sys
 from accelerate import PartialState
 from accelerate.utils import set_seed
 
-from recipes.comparison import compare
-from recipes.config import CompareConfig, parse_config
+from recipes.comparison.head_cost import head_cost
+from recipes.comparison.report import reach_table, table, verdict, write_report
+from recipes.comparison.summary import compare
 from recipes.data import load_data
-from recipes.engine import FAULTS, train
-from recipes.head_cost import head_cost
-from recipes.heads import HEADS
-from recipes.launch import process_state
-from recipes.network import head_request
-from recipes.report import reach_table, table, terminal_table, verdict, write_report
-from recipes.result import RunResult
-from recipes.side_by_side import train_all
+from recipes.pages.tables import terminal_table
 from recipes.storage import write_json
+from recipes.training.engine import FAULTS, train
+from recipes.training.heads import HEADS
+from recipes.training.jobs import train_all
+from recipes.training.network import head_request
+from recipes.training.processes import process_state
+from recipes.training.result import RunResult
+from recipes.training.settings import CompareConfig, parse_config
 
 
 def main() -> None:

@@ -11,18 +11,18 @@ from __future__ import annotations
 
 import sys
 
-from recipes.comparison import shared_settings
-from recipes.config import parse_config
+from recipes.comparison.summary import shared_settings
 from recipes.conversion.config import ConvertConfig
 from recipes.conversion.report import convert_table, convert_verdict, write_convert_report
 from recipes.conversion.summary import Converted, converted, summarise
 from recipes.conversion.swap import swapped
-from recipes.engine import FAULTS, train
-from recipes.launch import process_state
+from recipes.pages.tables import terminal_table
 from recipes.provenance import commit
-from recipes.report import terminal_table
-from recipes.result import RunResult
 from recipes.storage import write_json
+from recipes.training.engine import FAULTS, train
+from recipes.training.processes import process_state
+from recipes.training.result import RunResult
+from recipes.training.settings import parse_config
 
 
 def main() -> None:

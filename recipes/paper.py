@@ -19,10 +19,10 @@ from recipes.claims import CLAIMS
 from recipes.claims.claim import Claim, Size
 from recipes.claims.evidence import Request, gather
 from recipes.claims.report import criteria_table, numbers_table, verdict, write_claim
-from recipes.engine import FAULTS
-from recipes.launch import process_state
-from recipes.report import terminal_table
+from recipes.pages.tables import terminal_table
 from recipes.storage import read_json, write_json
+from recipes.training.engine import FAULTS
+from recipes.training.processes import process_state
 
 if TYPE_CHECKING:
     ClaimName = str

@@ -17,11 +17,11 @@ from dataclasses import asdict
 import tyro
 from accelerate.utils import gather_object, tqdm
 
-from recipes.engine import FAULTS, train
-from recipes.launch import process_state
+from recipes.pages.tables import terminal_table
 from recipes.provenance import commit, provenance
-from recipes.report import terminal_table
 from recipes.storage import write_json
+from recipes.training.engine import FAULTS, train
+from recipes.training.processes import process_state
 from recipes.verification.config import Command, Grid, Images
 from recipes.verification.descent import Line, check
 from recipes.verification.grid_report import grid_table, grid_verdict, write_grid_report

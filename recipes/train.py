@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import sys
 
-from recipes.config import RunConfig, parse_config
-from recipes.engine import FAULTS, train
-from recipes.launch import process_state
+from recipes.training.engine import FAULTS, train
+from recipes.training.processes import process_state
+from recipes.training.settings import RunConfig, parse_config
 
 
 def main() -> None:

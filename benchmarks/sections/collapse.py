@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.charts import Bars, bar_chart
 from benchmarks.page import Figure, Section, Table
-from recipes.report import Line, bytes_in_words
+from recipes.pages.tables import Line, bytes_in_words
 
 METHODS = {
     "read": "every feature read once, which nothing can beat",

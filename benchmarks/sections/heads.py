@@ -7,8 +7,8 @@ from typing import Any
 
 from benchmarks.charts import Bars, bar_chart
 from benchmarks.page import Section, Table
-from recipes.page import Figure
-from recipes.report import Line, bytes_in_words
+from recipes.pages.page import Figure
+from recipes.pages.tables import Line, bytes_in_words
 
 OURS, THEIRS, FLOOR = "tiled-fused", "linear", "ready"
 SHOWN = (THEIRS, "dense", "tiled", OURS, FLOOR)

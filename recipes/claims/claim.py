@@ -7,20 +7,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from recipes.comparison import interval, mean_accuracy
-from recipes.config import RunConfig
+from recipes.comparison.summary import interval, mean_accuracy
 from recipes.data import ImageData
-from recipes.engine import train
-from recipes.network import Network
-from recipes.page import Figure
-from recipes.result import RunResult
+from recipes.pages.page import Figure
 from recipes.storage import json_values
+from recipes.training.engine import train
+from recipes.training.network import Network
+from recipes.training.result import RunResult
+from recipes.training.settings import RunConfig
 
 Size = Literal["reduced", "full"]
 """Minutes on two CPU cores; or what the papers train, for which a GPU is needed."""
 
 Settings = Mapping[str, Any]
-"""Fields of :class:`recipes.config.RunConfig`."""
+"""Fields of :class:`recipes.training.settings.RunConfig`."""
 
 Record = dict[str, Any]
 """JSON values of one finished run: ``seed``, ``history``, ``tasks``, ``gram``, ``counts``,
@@ -36,7 +36,7 @@ class Variant:
 
     Attributes:
         settings: what sets it apart from the others.
-        run: trains it, as :func:`recipes.engine.train` does.
+        run: trains it, as :func:`recipes.training.engine.train` does.
     """
 
     settings: Settings = field(default_factory=dict)
@@ -48,7 +48,7 @@ class Plan:
     """The runs of a claim at one size.
 
     Attributes:
-        preset: in ``recipes.config.PRESETS``; settings start from it.
+        preset: in ``recipes.training.settings.PRESETS``; settings start from it.
         base: what all runs set otherwise.
         variants: by the names that tables and plots give them.
         seeds: each variant is trained with each of them.
@@ -102,7 +102,7 @@ class Claim:
         plans: the runs, by size.
         judge: criteria of the evidence; the claim holds if all do.
         measures: rows of the table and plots of the page: names in a history's ``collapse``,
-            see :data:`recipes.report.MEASURES`.
+            see :data:`recipes.comparison.report.MEASURES`.
         examine: more numbers (JSON values) of a trained network, kept as ``extra``.
         lines: more rows of the table: a title, and a cell for each variant.
         figures: more pictures.

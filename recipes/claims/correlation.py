@@ -9,9 +9,9 @@ from typing import Any
 
 from recipes.claims.claim import Claim, Criterion, Evidence, Plan, Settings, Variant
 from recipes.data import ImageData, binary_digits_name
-from recipes.network import Network
-from recipes.page import Figure
-from recipes.result import RunResult
+from recipes.pages.page import Figure
+from recipes.training.network import Network
+from recipes.training.result import RunResult
 from recipes.verification.effective import closed_form, limit_cosine, rms
 from recipes.verification.figures import measured_cosines
 from recipes.verification.images import SweepRun, summarise, sweep_run

@@ -11,8 +11,8 @@ from recipes.claims.claim import (
     accuracy_ahead,
     points_ahead,
 )
-from recipes.comparison import interval
-from recipes.report import Line, points
+from recipes.comparison.summary import interval
+from recipes.pages.tables import Line, points
 
 REDUCED = {
     "backbone": "cnn",

@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recipes.canvas import heat_map, new_figure, plain, svg_text
 from recipes.claims.claim import Claim, Criterion, Evidence, Plan, Record, Variant
 from recipes.data import ImageData, ImageSet
-from recipes.network import Network, evaluate
-from recipes.page import Figure
-from recipes.result import RunResult
+from recipes.pages.canvas import heat_map, new_figure, plain, svg_text
+from recipes.pages.page import Figure
+from recipes.training.network import Network, evaluate
+from recipes.training.result import RunResult
 
 Corner = tuple[int, int]
 """The uppermost row and the leftmost column of a picture in its image."""

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from recipes.claims.claim import Claim, Plan, Record, Size, Variant
-from recipes.config import PRESETS, RunConfig
 from recipes.data import DATASETS, load_data
-from recipes.launch import process_state
-from recipes.result import RunResult, trained_network
-from recipes.side_by_side import train_all
 from recipes.storage import read_json, write_json
+from recipes.training.jobs import train_all
+from recipes.training.processes import process_state
+from recipes.training.result import RunResult, trained_network
+from recipes.training.settings import PRESETS, RunConfig
 
 EXAMINED = "examined.json"
 

@@ -20,12 +20,12 @@ from recipes.claims.claim import (
     Variant,
 )
 from recipes.claims.single_source import collapse
+from recipes.comparison.figures import gram_pictures
 from recipes.data import ImageData
-from recipes.figures import gram_pictures
-from recipes.network import Network
-from recipes.page import Figure
-from recipes.report import Line
-from recipes.result import RunResult, class_cosines
+from recipes.pages.page import Figure
+from recipes.pages.tables import Line
+from recipes.training.network import Network
+from recipes.training.result import RunResult, class_cosines
 
 UNEQUAL, CLASSES, PAIRS = "10 and 4 classes", "imbalanced classes", "imbalanced pairs"
 

@@ -14,12 +14,12 @@ from recipes.claims.claim import (
     accuracy_ahead,
 )
 from recipes.claims.single_source import REDUCED
-from recipes.comparison import interval
-from recipes.config import RunConfig
+from recipes.comparison.summary import interval
 from recipes.conversion.swap import swapped
-from recipes.engine import train
-from recipes.report import Line, bytes_in_words
-from recipes.result import RunResult
+from recipes.pages.tables import Line, bytes_in_words
+from recipes.training.engine import train
+from recipes.training.result import RunResult
+from recipes.training.settings import RunConfig
 
 
 def fixed_midway(config: RunConfig) -> RunResult:

@@ -9,10 +9,11 @@ from typing import Any
 
 from recipes.claims.claim import Claim, Evidence, Record, final, last_accuracy
 from recipes.claims.evidence import seeds_of
-from recipes.comparison import interval
-from recipes.figures import collapse_curves
-from recipes.page import origin, settings_in_words, write_page
-from recipes.report import MEASURES, Line
+from recipes.comparison.figures import collapse_curves
+from recipes.comparison.report import MEASURES
+from recipes.comparison.summary import interval
+from recipes.pages.page import origin, settings_in_words, write_page
+from recipes.pages.tables import Line
 
 MANY = 8
 """Variants that a page has room for side by side; a table of more has a row for each instead."""
@@ -102,7 +103,7 @@ def write_claim(claim: Claim, judged: Judged, path: Path) -> None:
         "figures": claim.figures(evidence),
         "facts": origin(judged["provenance"]) | _settings(evidence),
     }
-    write_page("claims/claim.html.jinja", context, path)
+    write_page(Path(__file__).with_name("claim.html.jinja"), context, path)
 
 
 def _rules(judged: Judged) -> list[tuple[str, str]]:
@@ -129,7 +130,7 @@ def _seeds(judged: Judged) -> int:
 
 
 def _curves(claim: Claim, evidence: Evidence) -> dict[str, Any]:
-    """What :func:`recipes.figures.collapse_curves` takes."""
+    """What :func:`recipes.comparison.figures.collapse_curves` takes."""
     found = {}
     for variant, records in evidence.items():
         histories = [record["history"] for record in records]

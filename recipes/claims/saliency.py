@@ -10,14 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from recipes.canvas import new_figure, plain, svg_text
 from recipes.claims.claim import Claim, Criterion, Evidence, Plan, Variant
-from recipes.config import RunConfig
 from recipes.data import ImageData
-from recipes.engine import train
-from recipes.network import Network
-from recipes.page import Figure
-from recipes.result import RunResult
+from recipes.pages.canvas import new_figure, plain, svg_text
+from recipes.pages.page import Figure
+from recipes.training.engine import train
+from recipes.training.network import Network
+from recipes.training.result import RunResult
+from recipes.training.settings import RunConfig
 
 Maps = NDArray[np.float64]
 """Saliency of every pixel, not negative, shape (N, H, W)."""

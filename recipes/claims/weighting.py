@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from recipes.canvas import COLOURS, GREYS, new_figure, svg_text
 from recipes.claims.claim import (
     Claim,
     Criterion,
@@ -18,8 +17,9 @@ from recipes.claims.claim import (
     last_accuracy,
     points_ahead,
 )
-from recipes.page import Figure
-from recipes.weighting import WEIGHTINGS
+from recipes.pages.canvas import COLOURS, GREYS, new_figure, svg_text
+from recipes.pages.page import Figure
+from recipes.training.weighting import WEIGHTINGS
 
 LEARNED, FIXED = "learned-norm", "compound"
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from recipes.config import CompareConfig, RunConfig
 from recipes.conversion.swap import CONVERSIONS, KEPT
+from recipes.training.settings import CompareConfig, RunConfig
 
 LearnedName = Literal["learned", "learned-norm"]
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from recipes.canvas import COLOURS, GREYS, new_figure, plain, svg_text
 from recipes.conversion.summary import Summary
 from recipes.conversion.swap import KEPT
-from recipes.page import origin, settings_in_words, write_page
-from recipes.report import Line, percent, points
+from recipes.pages.canvas import COLOURS, GREYS, new_figure, plain, svg_text
+from recipes.pages.page import origin, settings_in_words, write_page
+from recipes.pages.tables import Line, percent, points
 
 MARGIN = 0.005
 """How much accuracy a converted network may lose after one epoch: half a point."""
@@ -78,7 +78,7 @@ def write_convert_report(summary: Summary, path: Path) -> None:
             "seeds": ", ".join(map(str, summary["seeds"])),
         },
     }
-    write_page("conversion/page.html.jinja", context, path)
+    write_page(Path(__file__).with_name("convert.html.jinja"), context, path)
 
 
 def _errors(summary: Summary) -> str:

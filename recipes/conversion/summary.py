@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from recipes.comparison import interval, mean_accuracy
-from recipes.config import RunConfig
+from recipes.comparison.summary import interval, mean_accuracy
 from recipes.conversion.swap import KEPT
-from recipes.result import RunResult
+from recipes.training.result import RunResult
+from recipes.training.settings import RunConfig
 
 Summary = dict[str, Any]
 """What ``convert.json`` holds, less its origin."""
@@ -50,11 +50,11 @@ def summarise(runs: Sequence[Converted]) -> Summary:
 
     Returns:
         JSON values: ``rates``; ``heads``, for each learned head ``trained``, the accuracy of its
-        networks (an interval over seeds, see :func:`recipes.comparison.interval`), and ``ways``,
-        for each way the ``swapped`` accuracy, ``swap``, what that is less the trained network's,
-        and ``tuned``, for each rate in order the ``accuracy`` after the epoch, ``difference``,
-        what that is less the trained network's, and ``to_kept``, less that of the learned head
-        trained on as much (all paired by seed); and ``runs``.
+        networks (see :func:`recipes.comparison.summary.interval`), and ``ways``, for each way the
+        ``swapped`` accuracy, ``swap``, what that is less the trained network's, and ``tuned``, for
+        each rate in order the ``accuracy`` after the epoch, ``difference``, what that is less the
+        trained network's, and ``to_kept``, less that of the learned head trained on as much (all
+        paired by seed); and ``runs``.
     """
     rates = list(dict.fromkeys(run.rate for run in runs))
 

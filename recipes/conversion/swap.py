@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from etf_heads import CompoundETFHead
 from etf_heads.heads import from_features, from_linear
-from recipes.config import RunConfig
 from recipes.data import ImageData
-from recipes.engine import MakeNetwork
-from recipes.measure import BATCH
-from recipes.network import Network
-from recipes.result import trained_network
+from recipes.training.engine import MakeNetwork
+from recipes.training.measure import BATCH
+from recipes.training.network import Network
+from recipes.training.result import trained_network
+from recipes.training.settings import RunConfig
 
 KEPT = "kept"
 """The control: the learned head stays, and is trained on."""
@@ -41,7 +41,7 @@ CONVERSIONS: dict[str, Conversion] = {
 
 
 def swapped(trained: RunConfig, way: str) -> MakeNetwork:
-    """What makes the network of a finished run, converted, for :func:`recipes.engine.train`.
+    """The network of a finished run, converted, for :func:`recipes.training.engine.train`.
 
     Args:
         trained: the finished run, of a learned head.

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import tyro
 
-from recipes.config import PRESETS, HeadName, RunConfig, Settings
 from recipes.data import SHARES, binary_digits_name
+from recipes.training.settings import PRESETS, HeadName, RunConfig, Settings
 
 
 @dataclass(frozen=True)

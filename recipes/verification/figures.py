@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
 from etf_heads.theory import binary_cosine
-from recipes.canvas import COLOURS, heat_map, new_figure, plain, svg_text
-from recipes.figures import head_colours
+from recipes.comparison.figures import head_colours
+from recipes.pages.canvas import COLOURS, heat_map, new_figure, plain, svg_text
 from recipes.verification.effective import LOWEST, closed_form, limit_cosine
 
 _FLOOR = 1e-10

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from recipes.page import origin, write_page
-from recipes.report import Line
+from recipes.pages.page import origin, write_page
+from recipes.pages.tables import Line
 from recipes.verification import figures
 
 TITLES = {
@@ -82,7 +82,7 @@ def write_grid_report(summary: Summary, path: Path) -> None:
         "pictured": [f"{TITLES[line['theorem']]}, {line['name'].strip()}" for line in pictured],
         "facts": origin(summary["provenance"]),
     }
-    write_page("verification/grid.html.jinja", context, path)
+    write_page(Path(__file__).with_name("grid.html.jinja"), context, path)
 
 
 def _pictured(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recipes.comparison import interval
-from recipes.config import RunConfig
+from recipes.comparison.summary import interval
 from recipes.data import ImageData, ImageSet, load_data
-from recipes.network import Network, evaluate
-from recipes.result import RunResult, trained_network
+from recipes.training.network import Network, evaluate
+from recipes.training.result import RunResult, trained_network
+from recipes.training.settings import RunConfig
 from recipes.verification.effective import (
     closed_form,
     effective_lambdas,
@@ -111,7 +111,7 @@ def summarise(runs: Sequence[SweepRun]) -> dict[str, Any]:
 
     Returns:
         JSON values: ``shares``; ``heads``, for each a list with a record a share of intervals over
-        seeds (:func:`recipes.comparison.interval`): ``cosine``, ``at_share``, ``equal``,
+        seeds (:func:`recipes.comparison.summary.interval`): ``cosine``, ``at_share``, ``equal``,
         ``different``, ``balanced``, and for learned heads medians of the effective λ's; ``fits``,
         for each learned head the one number λ_W λ_H N whose curve is nearest (``strength``), and
         root mean squares of the mean cosines less that curve (``rms``), less its limit

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from recipes.page import origin, settings_in_words, write_page
-from recipes.report import Line
+from recipes.pages.page import origin, settings_in_words, write_page
+from recipes.pages.tables import Line
 from recipes.verification import figures
 from recipes.verification.effective import LOWEST, closed_form, limit_cosine
 
@@ -132,7 +132,7 @@ def write_images_report(summary: Summary, path: Path) -> None:
             "seeds": ", ".join(map(str, seeds)),
         },
     }
-    write_page("verification/images.html.jinja", context, path)
+    write_page(Path(__file__).with_name("images.html.jinja"), context, path)
 
 
 def _number(value: Mapping[str, float | None], unit: int = 1) -> str:

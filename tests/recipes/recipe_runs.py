@@ -13,17 +13,17 @@ from itertools import count
 import torch
 from torch import nn
 
-import recipes.engine
-import recipes.manifest
-import recipes.result
-from recipes.backbones import BACKBONES
-from recipes.config import PRESETS
-from recipes.engine import FAULTS, train
-from recipes.result import RunResult
+import recipes.training.engine
+import recipes.training.manifest
+import recipes.training.result
+from recipes.training.backbones import BACKBONES
+from recipes.training.engine import FAULTS, train
+from recipes.training.result import RunResult
+from recipes.training.settings import PRESETS
 
 KILLED = -9
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["recipes.engine", "sklearn.datasets", "torchvision"])
+SERVER.set_forkserver_preload(["recipes.training.engine", "sklearn.datasets", "torchvision"])
 
 TINY = replace(
     PRESETS["multi-digits"][1], width=4, features=20, batch_size=500, epochs=2, checkpoint_every=7
@@ -151,15 +151,15 @@ def _on_call(module, name, number, *, before=True):
 
 
 MOMENTS = {
-    "before the first record": lambda: _on_call(recipes.engine, "measure", 1),
-    "before the first checkpoint": lambda: _on_call(recipes.engine, "random_shift", 4),
-    "in mid-epoch": lambda: _on_call(recipes.engine, "random_shift", 10),
-    "writing a checkpoint": lambda: _on_call(recipes.manifest, "sha256", 2),
+    "before the first record": lambda: _on_call(recipes.training.engine, "measure", 1),
+    "before the first checkpoint": lambda: _on_call(recipes.training.engine, "random_shift", 4),
+    "in mid-epoch": lambda: _on_call(recipes.training.engine, "random_shift", 10),
+    "writing a checkpoint": lambda: _on_call(recipes.training.manifest, "sha256", 2),
     "before a checkpoint is moved": lambda: _on_call(
-        recipes.manifest, "write_json", 1, before=False
+        recipes.training.manifest, "write_json", 1, before=False
     ),
-    "measuring an epoch": lambda: _on_call(recipes.engine, "measure", 1),
-    "in the second epoch": lambda: _on_call(recipes.engine, "random_shift", 16),
-    "writing the weights": lambda: _on_call(recipes.result, "save_model", 1, before=False),
-    "writing the result": lambda: _on_call(recipes.result, "write_json", 1),
+    "measuring an epoch": lambda: _on_call(recipes.training.engine, "measure", 1),
+    "in the second epoch": lambda: _on_call(recipes.training.engine, "random_shift", 16),
+    "writing the weights": lambda: _on_call(recipes.training.result, "save_model", 1, before=False),
+    "writing the result": lambda: _on_call(recipes.training.result, "write_json", 1),
 }

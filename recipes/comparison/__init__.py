@@ -1,0 +1,1 @@
+"""Finished runs of several heads and seeds: summary, tables, figures, page."""

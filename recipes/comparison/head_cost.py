@@ -1,0 +1,47 @@
+"""What a head costs in every training step, measured alone."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.benchmark import Timer
+
+from recipes.training.heads import OBSERVING
+
+
+def head_cost(
+    head: nn.Module, batch_size: int, in_features: int, device: torch.device
+) -> dict[str, float]:
+    """Seconds a step that head and loss take: forward, backward, and AdamW on what is learned.
+
+    Args:
+        head: takes features (B, d), returns a dict of logits by task.
+        batch_size: B.
+        in_features: d.
+        device: where to measure.
+
+    Returns:
+        ``median`` and ``iqr`` (interquartile range) in seconds, over ``n`` blocks of steps.
+    """
+    head = head.to(device).train()
+    features = torch.randn(batch_size, in_features, device=device)
+    labels = {
+        task: torch.randint(z.shape[1], (batch_size,), device=device)
+        for task, z in head(features).items()
+    }
+    parameters = list(head.parameters())
+    optimizer = torch.optim.AdamW(parameters) if parameters else None
+
+    def step() -> None:
+        inputs = features.detach().requires_grad_()
+        logits = head(inputs, labels) if isinstance(head, OBSERVING) else head(inputs)
+        losses = [F.cross_entropy(z, labels[task]) for task, z in logits.items()]
+        torch.stack(losses).sum().backward()
+        if optimizer is not None:
+            optimizer.step()
+            optimizer.zero_grad()
+
+    timer = Timer("step()", globals={"step": step}, num_threads=torch.get_num_threads())
+    times = timer.blocked_autorange(min_run_time=0.3)
+    return {"median": times.median, "iqr": times.iqr, "n": len(times.times)}

@@ -1,0 +1,223 @@
+"""A comparison as a table in the terminal, and as one self-contained HTML page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from recipes.comparison import figures
+from recipes.comparison.summary import LEVELS, Summary
+from recipes.pages.page import origin, settings_in_words, write_page
+from recipes.pages.tables import Line, bytes_in_words, percent, points
+
+MEASURES = {
+    "s_nc1_ratio": ("S_NC1", "spread within label pairs over spread between them"),
+    "s_nc2_norms": ("S_NC2 norms", "how unequal the class vectors' lengths are"),
+    "s_nc2_angles": ("S_NC2 angles", "how far their cosines are from -1/(K-1)"),
+    "s_nc3": ("S_NC3", "mean absolute cosine between class vectors of different tasks"),
+    "s_nc4": ("S_NC4", "distance of mean features from the sum of their class vectors"),
+    "s_nc5": ("S_NC5", "share of images whose nearest class mean is not the classifier's choice"),
+    "m_nc1_ratio": ("M_NC1", "spread within classes over spread between them"),
+    "m_nc2_norms_means": ("M_NC2 norms, means", "how unequal the centred class means' lengths are"),
+    "m_nc2_angles_means": ("M_NC2 angles, means", "how far their cosines are from -1/(K-1)"),
+    "m_nc2_norms_weights": ("M_NC2 norms", "how unequal the class vectors' lengths are"),
+    "m_nc2_angles_weights": ("M_NC2 angles", "how far their cosines are from -1/(K-1)"),
+    "m_nc3": ("M_NC3", "squared distance between directions of class means and class vectors"),
+    "m_nc4": ("M_NC4", "share of images whose nearest class mean is not the classifier's choice"),
+}
+"""Measures by their names in a history: a short title, and what it says."""
+
+NOTES = {
+    "s": {
+        "fixed_note": "S_NC2 and S_NC3 are properties of the class vectors alone: 0 by "
+        "construction for fixed heads, and so below the foot of their plots.",
+        "gram_note": "Two blocks of simplex ETFs with nothing between them is what the theory "
+        "predicts of learned heads, and what fixed heads are from the start.",
+    },
+    "m": {
+        "fixed_note": "M_NC2 of class vectors is a property of them alone: 0 by construction for "
+        "fixed heads, and so below the foot of its plots. Of a single task these are NC1 to NC4.",
+        "gram_note": "A simplex ETF a task is what the theory predicts of learned heads, and what "
+        "fixed heads are from the start; tasks with samples of their own may stand at any angle.",
+    },
+}
+"""What the measures of fixed heads, and their class vectors, say: of S_NC and of M_NC."""
+
+_REACHED = {
+    "test_error": "test accuracy of at least",
+    "s_nc1_ratio": "S_NC1 of at most",
+    "s_nc4": "S_NC4 of at most",
+}
+
+
+def table(summary: Summary) -> list[Line]:
+    """Lines of text: what it is, then a cell a head; the first line names the heads."""
+    heads = summary["heads"].values()
+
+    def line(title: str, cell: Callable[[Mapping[str, Any]], str]) -> Line:
+        return (title, *map(cell, heads))
+
+    return [
+        ("", *summary["heads"]),
+        line("test accuracy", lambda h: percent(h["accuracy"])),
+        *(
+            line(f"  of {task}", lambda h, task=task: percent(h["accuracy_by_task"][task]))
+            for task in summary["tasks"]
+        ),
+        line("  less learned's, in points", lambda h: points(h["difference"])),
+        line("epochs to learned's accuracy", lambda h: _reached(h["to_target"], "epochs")),
+        line("seconds to it", lambda h: _reached(h["to_target"], "seconds")),
+        line("seconds of training", lambda h: f"{h['train_seconds']['mean']:.1f}"),
+        line("head and loss, ms a step", lambda h: f"{h['cost']['median'] * 1e3:.2f}"),
+        line("head parameters", lambda h: f"{h['counts']['head_parameters']:,}"),
+        line("model parameters", lambda h: f"{h['counts']['model_parameters']:,}"),
+        line("checkpoint", lambda h: bytes_in_words(h["counts"]["checkpoint_bytes"])),
+        line("optimiser state", lambda h: bytes_in_words(h["counts"]["optimizer_state_bytes"])),
+        *(
+            line(f"{title}, start → end", lambda h, name=name: _start_to_end(h["curves"][name]))
+            for name, title in _measured(summary).items()
+        ),
+    ]
+
+
+def reach_table(summary: Summary) -> list[Line]:
+    """Lines of text: a level each, then epochs until a head's runs reached it; the first as above.
+
+    A heading stands above the levels of each curve.
+    """
+    lines: list[Line] = [("epochs until", *summary["heads"])]
+    for name, levels in summary["reach"].items():
+        lines.append((_REACHED[name], *[""] * len(summary["heads"])))
+        for level in levels:
+            number = level["level"]
+            text = f"{100 * (1 - number):g}%" if name == "test_error" else f"{number:g}"
+            cells = (_reached(reach, "epochs") for reach in level["heads"].values())
+            lines.append((f"  {text}", *cells))
+    return lines
+
+
+def verdict(summary: Summary) -> str:
+    """One sentence, by rule: the paired difference of the first fixed head, and its interval."""
+    name = _first_fixed(summary)
+    if name is None:
+        return "Only learned heads were trained."
+    head, learned = summary["heads"][name], summary["heads"][summary["baseline"]]
+    difference = head["difference"]
+    less = points(difference)
+    if difference["half"] is None:
+        sense = "with one seed, no more can be said"
+    elif difference["mean"] - difference["half"] > 0:
+        sense = "better beyond the spread of the seeds"
+    elif difference["mean"] + difference["half"] < 0:
+        sense = "worse beyond the spread of the seeds"
+    else:
+        sense = "no difference that the seeds can tell"
+    return (
+        f"The fixed head “{name}” ends {less} percentage points from the learned head in test "
+        f"accuracy (n = {difference['n']}, paired by seed, 95% interval): {sense}. It has "
+        f"{head['counts']['head_parameters']:,} head parameters where the learned head has "
+        f"{learned['counts']['head_parameters']:,}."
+    )
+
+
+def write_report(summary: Summary, path: Path) -> None:
+    """Render the page; everything in it is inside the one file."""
+    write_page(Path(__file__).with_name("report.html.jinja"), _context(summary), path)
+
+
+def _context(summary: Summary) -> dict[str, Any]:
+    heads, settings = summary["heads"], summary["settings"]
+    baseline = heads[summary["baseline"]]
+    tasks = summary["tasks"]
+    measured = _measured(summary)
+    return {
+        "title": f"Learned and fixed heads on {settings['data']}",
+        "verdict": verdict(summary),
+        "cards": _cards(summary),
+        "lines": table(summary)[1:],
+        "table_note": (
+            f"Means over seeds {', '.join(map(str, summary['seeds']))} with 95% intervals of the "
+            "mean (Student's t); differences are paired by seed, in percentage points. Head time "
+            f"is forward, loss, backward and AdamW of the head alone at batch size "
+            f"{settings['batch_size']} and {settings['features']} features, median."
+        ),
+        "reach": reach_table(summary)[1:],
+        "reach_note": (
+            "First epoch at whose end a run had come so far, averaged over the runs that had; in "
+            "parentheses their number where it is not all. Runs are measured between epochs, so "
+            f"a single number is an epoch coarse. Levels are the {LEVELS} lowest of 1, 0.5, 0.2, "
+            "0.1, ... (of the test error: 1 less accuracy) that at least one head reached with "
+            "every seed."
+        ),
+        "colours": figures.head_colours(list(heads)),
+        "seeds": summary["seeds"],
+        "baseline": summary["baseline"],
+        **NOTES["m" if "m_nc3" in measured else "s"],
+        "meanings": {title: MEASURES[name][1] for name, title in measured.items()},
+        "tasks": ", ".join(f"{name} ({k} classes)" for name, k in tasks.items()),
+        "head_share": f"{_head_share(baseline):.1%}",
+        "figures": {
+            "accuracy": figures.accuracy_curves(heads, baseline["accuracy"]["mean"]),
+            "collapse": figures.collapse_curves(heads, measured),
+            "gram": figures.gram_pictures(heads, list(tasks.values())),
+            "savings": figures.savings_bars(heads, summary["baseline"]),
+        },
+        "facts": _facts(summary),
+    }
+
+
+def _cards(summary: Summary) -> list[dict[str, str]]:
+    name = _first_fixed(summary)
+    if name is None:
+        return []
+    head, learned = summary["heads"][name], summary["heads"][summary["baseline"]]
+    # Time is compared with the learned head that has the same normalisation, if there is one.
+    peer = "learned-norm" if "learned-norm" in summary["heads"] else summary["baseline"]
+    slower = head["cost"]["median"] / summary["heads"][peer]["cost"]["median"] - 1
+    state = learned["counts"]["optimizer_state_bytes"] - head["counts"]["optimizer_state_bytes"]
+    return [
+        {"value": points(head["difference"]), "label": f"points of test accuracy, {name}"},
+        {
+            "value": f"{learned['counts']['head_parameters']:,} → "
+            f"{head['counts']['head_parameters']:,}",
+            "label": "head parameters",
+        },
+        {"value": f"{slower:+.0%}", "label": f"time in head and loss a step, to {peer}"},
+        {"value": f"−{bytes_in_words(state)}", "label": "optimiser state"},
+    ]
+
+
+def _facts(summary: Summary) -> dict[str, str]:
+    return origin(summary["provenance"]) | {
+        "settings": settings_in_words(summary["settings"]),
+        "seeds": ", ".join(map(str, summary["seeds"])),
+    }
+
+
+def _first_fixed(summary: Summary) -> str | None:
+    return next((h for h in summary["heads"] if not h.startswith("learned")), None)
+
+
+def _measured(summary: Summary) -> dict[str, str]:
+    """Titles of the measures that the runs have."""
+    curves = summary["heads"][summary["baseline"]]["curves"]
+    return {name: title for name, (title, _) in MEASURES.items() if name in curves}
+
+
+def _head_share(head: Mapping[str, Any]) -> float:
+    return head["counts"]["head_parameters"] / head["counts"]["model_parameters"]
+
+
+def _start_to_end(curve: Mapping[str, Sequence[float | None]]) -> str:
+    first, last = (
+        "–" if value is None else f"{value:.2g}" for value in (curve["mean"][0], curve["mean"][-1])
+    )
+    return f"{first} → {last}"
+
+
+def _reached(reach: Mapping[str, Any], unit: str) -> str:
+    if not reach["reached"]:
+        return "not reached"
+    runs = "" if reach["reached"] == reach["of"] else f" ({reach['reached']} of {reach['of']})"
+    return f"{reach[unit]['mean']:.1f}{runs}"

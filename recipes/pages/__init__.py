@@ -1,0 +1,1 @@
+"""HTML pages and terminal tables, whatever stands in them."""

@@ -1,0 +1,60 @@
+"""Pages that are one file: a template over ``page.html.jinja``, filled in and written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Figure:
+    """An ``<svg>`` element of :func:`recipes.pages.canvas.svg_text`, and what stands below it."""
+
+    svg: str
+    caption: str
+
+
+def write_page(template: Path, context: Mapping[str, Any], path: Path) -> None:
+    """Render a page; everything in it is inside the one file.
+
+    Args:
+        template: a file that extends ``page.html.jinja`` of this room. Every page takes ``title``,
+            ``verdict``, ``cards`` (``value`` and ``label`` each) and ``facts`` (how it was
+            measured).
+        context: what the template takes; escaped unless the template says otherwise.
+        path: the file.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader([template.parent, HERE]),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    path.write_text(environment.get_template(template.name).render(**context), encoding="utf-8")
+
+
+def origin(provenance: Mapping[str, Any]) -> dict[str, str]:
+    """Facts of a page: what :func:`recipes.provenance.provenance` says, in words."""
+    packages = ", ".join(f"{name} {version}" for name, version in provenance["packages"].items())
+    device = [provenance["device"]]
+    if "processes" in provenance:
+        device.append(f"{provenance['processes']} process(es)")
+    device.append(f"{provenance['cpu_threads']} CPU threads")
+    if provenance.get("mixed_precision"):
+        device.append(f"precision {provenance['mixed_precision']}")
+    return {
+        "commit": str(provenance["commit"]),
+        "date": provenance["date"],
+        "device": ", ".join(device),
+        "packages": f"{packages}, Python {provenance['python']}",
+    }
+
+
+def settings_in_words(settings: Mapping[str, Any]) -> str:
+    """Settings that are set, as ``name=value`` with commas."""
+    return ", ".join(f"{k}={v}" for k, v in settings.items() if v not in (None, [], ()))

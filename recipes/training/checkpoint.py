@@ -1,0 +1,142 @@
+"""Checkpoints that are whole or not there, and from which a run goes on exactly.
+
+A checkpoint is a directory: what Accelerate saves of the model, the optimiser, the schedule and the
+random generators, and a manifest, written last (:mod:`recipes.training.manifest`). The directory
+is filled under another name and moved into place, so that a run killed at any moment leaves the
+checkpoints before it untouched.
+
+A damaged checkpoint is skipped, and replaced when the run comes to its step again. One that is
+whole but not of this run, or of another version, is never replaced: the run is refused.
+
+Whoever wrote it, what is loaded runs no code: our own state is JSON, never something registered
+with Accelerate, which it would unpickle; the rest is loaded with ``weights_only=True``.
+"""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+import warnings
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import RNG_STATE_NAME, load
+from safetensors import SafetensorError
+
+from recipes.storage import read_json, writing
+from recipes.training.manifest import FORMAT, MANIFEST, Progress, whole_manifest, write_manifest
+from recipes.training.processes import on_all, on_main
+from recipes.training.settings import RunConfig
+
+KEEP = 2
+_UNREADABLE = (EOFError, OSError, SafetensorError, pickle.UnpicklingError)
+
+
+def save_checkpoint(accelerator: Accelerator, config: RunConfig, progress: Progress) -> None:
+    """Write a checkpoint, then delete all older ones but the last; called by every process.
+
+    Args:
+        accelerator: whose prepared objects are saved.
+        config: of the run.
+        progress: where the run stands.
+
+    Raises:
+        OSError: if it cannot be written; those that are there stay as they are.
+    """
+    final = _directory(config) / f"epoch{progress.epoch:05d}-step{progress.step:07d}"
+    filling = final.with_name(f"{final.name}.partial")
+
+    def begin() -> None:
+        with writing(filling):
+            for left in final.parent.glob("*.partial"):  # by runs that were stopped here
+                shutil.rmtree(left)
+            filling.mkdir(parents=True)
+
+    def fill() -> None:
+        with writing(filling):
+            accelerator.save_state(str(filling))
+
+    def end() -> None:
+        processes = accelerator.num_processes
+        write_manifest(filling, config.to_json(), processes, progress)
+        if final.exists():  # a damaged one, that this run did not resume from
+            shutil.rmtree(final)
+        filling.replace(final)
+        older = [path for path in _finished(config) if path.name < final.name]
+        for old in older[KEEP - 1 :]:
+            shutil.rmtree(old)
+
+    on_main(accelerator, begin)
+    on_all(fill)
+    on_main(accelerator, end)
+
+
+def newest_checkpoint(config: RunConfig) -> Path | None:
+    """The newest checkpoint of a run that is whole; damaged ones are named in warnings.
+
+    Raises:
+        ValueError: if it is of a run with other settings, or of another version.
+    """
+    for checkpoint in _finished(config):
+        try:
+            manifest = whole_manifest(checkpoint)
+        except (OSError, ValueError) as error:
+            warnings.warn(f"skipping the checkpoint {checkpoint}: {error}", stacklevel=2)
+            continue
+        if manifest["format"] != FORMAT:
+            raise ValueError(
+                f"{checkpoint} has the format {manifest['format']}, this version reads {FORMAT}: "
+                "resume it with the version that wrote it, or give another --output"
+            )
+        if differences := config.differences(manifest["config"]):
+            raise ValueError(
+                f"{checkpoint} is of a run with other settings ({'; '.join(differences)}): take it "
+                "away, or give another --output"
+            )
+        return checkpoint
+    return None
+
+
+def load_checkpoint(accelerator: Accelerator, checkpoint: Path) -> Progress:
+    """Put everything back as it was saved; called by every process.
+
+    Raises:
+        ValueError: if the files are those of the manifest, but not what this run saves.
+    """
+    manifest = read_json(checkpoint / MANIFEST)
+    if manifest["processes"] != accelerator.num_processes:
+        warnings.warn(
+            f"{checkpoint} was written by {manifest['processes']} processes and is resumed by "
+            f"{accelerator.num_processes}: the run goes on, but not to exactly the same metrics",
+            stacklevel=2,
+        )
+    try:
+        accelerator.load_state(str(checkpoint))
+        if manifest["processes"] == accelerator.num_processes:
+            _check_generator(checkpoint / f"{RNG_STATE_NAME}_{accelerator.process_index}.pkl")
+    except (*_UNREADABLE, KeyError, RuntimeError, TypeError, ValueError) as error:
+        fault = str(error).partition("\n")[0]
+        raise ValueError(
+            f"{checkpoint} cannot be loaded ({fault}): delete it, and the run goes on from the one "
+            "before"
+        ) from error
+    return Progress(**manifest["progress"])
+
+
+def _check_generator(file: Path) -> None:
+    """ValueError if the random generator is not as saved: Accelerate does not say so."""
+    if not torch.equal(load(file)["torch_manual_seed"], torch.get_rng_state()):
+        raise ValueError(f"the random generators were not put back from {file.name}")
+
+
+def _directory(config: RunConfig) -> Path:
+    return config.run_dir / "checkpoints"
+
+
+def _finished(config: RunConfig) -> list[Path]:
+    """Checkpoints under their final names, newest first."""
+    return sorted(
+        (path for path in _directory(config).glob("epoch*-step*") if path.suffix != ".partial"),
+        reverse=True,
+    )

@@ -1,0 +1,136 @@
+"""What is measured between epochs: accuracy, loss, and how far the network has collapsed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from torch import Tensor
+
+from etf_heads.collapse import MultiSourceCollapse, MultiTaskCollapse
+from recipes.data import ImageData, ImageSet, has_own_samples
+from recipes.storage import json_values
+
+if TYPE_CHECKING:
+    from recipes.training.network import Network
+
+BATCH = 1000
+"""Images at a time; without gradients there is room for many."""
+
+FeatureBatches = list[tuple[Tensor, Tensor]]
+"""Features (B, d) and labels (B, T), batch by batch."""
+
+
+def multitask_loss(logits: Mapping[str, Tensor], labels: Tensor) -> Tensor:
+    """The sum over tasks of the mean cross-entropy of the images that have a label of the task.
+
+    Args:
+        logits: (B, K_t) by task.
+        labels: (B, T) in the order of the tasks, -1 for none; a task without any adds 0.
+    """
+    return (task_losses(logits, labels) / (labels >= 0).sum(0).clamp(min=1)).sum()
+
+
+def task_losses(logits: Mapping[str, Tensor], labels: Tensor) -> Tensor:
+    """Sums of the cross-entropy over the images that have a label of each task, (T,)."""
+    columns = zip(logits.values(), labels.unbind(1), strict=True)
+    return torch.stack(
+        [F.cross_entropy(z, y, ignore_index=-1, reduction="sum") for z, y in columns]
+    )
+
+
+@torch.inference_mode()
+def measure(accelerator: Accelerator, network: Network, data: ImageData) -> dict[str, Any]:
+    """Accuracy and loss on both splits, collapse on the training images, in evaluation mode.
+
+    Every process takes part and gets the same numbers, over each image exactly once.
+
+    Args:
+        accelerator: of the run.
+        network: not the wrapped one.
+        data: what to measure on.
+
+    Returns:
+        JSON values: ``train`` and ``test`` (samples, loss, accuracy by task, these two over the
+        images that have a label of the task), and ``collapse``.
+        What is not defined is None, such as the angles of class vectors that are still zero.
+    """
+    network.eval()
+    # What is compiled for training would be compiled again for each size of batch here.
+    with torch.compiler.set_stance("force_eager"):
+        train, features = _measure_split(accelerator, network, data.train, list(data.tasks))
+        test, _ = _measure_split(accelerator, network, data.test, list(data.tasks))
+    own_samples = len(data.tasks) == 1 or has_own_samples(data.train.labels)
+    collapse = collapse_measures(
+        data.tasks, network.head.weight, network.head.bias, features, own_samples=own_samples
+    )
+    network.train()
+    return json_values({"train": train, "test": test, "collapse": collapse})
+
+
+def _measure_split(
+    accelerator: Accelerator, network: Network, data: ImageSet, tasks: list[str]
+) -> tuple[dict[str, Any], FeatureBatches]:
+    # Every n-th image to each of n processes: no image twice, none left out, and no padding.
+    mine = slice(accelerator.process_index, None, accelerator.num_processes)
+    totals = torch.zeros(4, len(tasks), dtype=torch.float64, device=accelerator.device)
+    batches: FeatureBatches = []
+    for images, labels in zip(
+        data.images[mine].split(BATCH), data.labels[mine].split(BATCH), strict=True
+    ):
+        with accelerator.autocast():
+            features, logits = network.features_and_logits(images)
+        logits = {task: z.float() for task, z in logits.items()}
+        hits = torch.stack([z.argmax(1) for z in logits.values()], dim=1) == labels
+        labelled = (labels >= 0).sum(0)
+        every = torch.full_like(labelled, len(labels))
+        totals += torch.stack([every, labelled, task_losses(logits, labels), hits.sum(0)])
+        batches.append((features.float(), labels))
+    every, labelled, losses, hits = accelerator.reduce(totals)
+    accuracies = (hits / labelled).tolist()
+    scores = {
+        "samples": int(every[0]),
+        "loss": float((losses / labelled).sum()),
+        "accuracy": dict(zip(tasks, accuracies, strict=True)),
+    }
+    return scores, batches
+
+
+def collapse_measures(
+    tasks: Mapping[str, int],
+    weight: Tensor,
+    bias: Tensor | None,
+    batches: FeatureBatches,
+    *,
+    own_samples: bool = False,
+) -> dict[str, float]:
+    """The measures of features that were gathered before, over all processes.
+
+    S_NC1 to S_NC5 of several tasks on the same images; M_NC1 to M_NC4 of tasks with samples of
+    their own, and of a single task, of which they are NC1 to NC4 with centred class vectors.
+    """
+    kind = MultiSourceCollapse if own_samples else MultiTaskCollapse
+    statistics = kind(weight.shape[1], tasks).to(weight.device)
+    if own_samples:
+        batches = [_by_task(tasks, features, labels) for features, labels in batches]
+    for features, labels in batches:
+        statistics.update(features, labels)
+    values = dict(statistics.compute(weight))
+    decisions = statistics.decisions(weight, bias)
+    for features, labels in batches:
+        decisions.update(features, labels)
+    return values | dict(decisions.compute())
+
+
+def _by_task(
+    tasks: Mapping[str, int], features: Tensor, labels: Tensor
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Features and labels of the images that have a label of each task."""
+    own = {task: column >= 0 for task, column in zip(tasks, labels.unbind(1), strict=True)}
+    return (
+        {task: features[mask] for task, mask in own.items()},
+        {task: labels[mask, t] for t, (task, mask) in enumerate(own.items())},
+    )

@@ -1,0 +1,146 @@
+"""What a run leaves behind: a directory with its configuration, and in the end its result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_model, save_model
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Optimizer
+
+from recipes.data import ImageData
+from recipes.storage import read_json, write_json, writing
+from recipes.training.network import Network
+from recipes.training.settings import RunConfig
+
+CONFIG, RESULT, WEIGHTS = "config.json", "result.json", "model.safetensors"
+MOST_CLASSES_SHOWN = 200
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """One finished run, all of it JSON values.
+
+    Attributes:
+        config: the settings.
+        history: one record an epoch, the first from before training; see
+            :func:`recipes.training.engine.train`.
+        tasks: number of classes by task name.
+        gram: cosines between the final class vectors, see :func:`class_cosines`.
+        counts: sizes of head, model, checkpoint and optimiser state; see :func:`counts`.
+        provenance: commit, versions, device, processes, precision.
+        terminal_epoch: see :func:`terminal_epoch`; None in results written without it, too.
+    """
+
+    config: dict[str, Any]
+    history: list[dict[str, Any]]
+    tasks: dict[str, int]
+    gram: list[list[float]] | None
+    counts: dict[str, int]
+    provenance: dict[str, Any]
+    terminal_epoch: int | None = None
+
+    def write(self, run_dir: Path) -> None:
+        """Write ``result.json``; its presence says that the run is complete."""
+        write_json(run_dir / RESULT, asdict(self))
+
+    @classmethod
+    def read(cls, run_dir: Path) -> RunResult:
+        """The result of a finished run.
+
+        Raises:
+            ValueError: if the file has something else.
+        """
+        values = read_json(run_dir / RESULT)
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise ValueError(f"{run_dir / RESULT} is not the result of a run: {error}") from error
+
+
+def terminal_epoch(history: Sequence[Mapping[str, Any]]) -> int | None:
+    """First epoch after which all training images were classified right; None if there is none.
+
+    The terminal phase of training, in which neural collapse is observed, begins there.
+    """
+    for row in history:
+        if min(row["train"]["accuracy"].values()) == 1:
+            return int(row["epoch"])
+    return None
+
+
+def open_run_directory(config: RunConfig) -> RunResult | None:
+    """Make the run's directory, or check that an existing one may be gone on with.
+
+    Returns:
+        The result, if the run is finished already.
+
+    Raises:
+        FileExistsError: if something is there and ``config.resume`` is not set, or if what is
+            there is no run.
+        ValueError: if the run that is there has other settings.
+    """
+    run_dir = config.run_dir
+    if run_dir.exists() and not run_dir.is_dir():
+        raise FileExistsError(f"{run_dir} is a file: give another --output")
+    found = run_dir.exists() and any(not p.name.endswith(".partial") for p in run_dir.iterdir())
+    if not found:  # or a run was killed in its first moment
+        run_dir.mkdir(parents=True, exist_ok=True)
+        write_json(run_dir / CONFIG, config.to_json())
+        return None
+    if not (run_dir / CONFIG).exists():
+        raise FileExistsError(f"{run_dir} is not empty and holds no run: give another --output")
+    if not config.resume:
+        raise FileExistsError(
+            f"{run_dir} already holds a run: go on with it with --resume, or give another --output"
+        )
+    saved = read_json(run_dir / CONFIG)
+    if not isinstance(saved, dict):
+        raise ValueError(f"{run_dir / CONFIG} does not hold settings: give another --output")
+    if differences := config.differences(saved):
+        raise ValueError(
+            f"the run in {run_dir} was started with other settings ({'; '.join(differences)}): "
+            "resume it with its own, or give another --output"
+        )
+    return RunResult.read(run_dir) if (run_dir / RESULT).exists() else None
+
+
+def write_weights(network: nn.Module, run_dir: Path) -> Path:
+    """Write the final weights as safetensors; returns the file."""
+    path = run_dir / WEIGHTS
+    beside = path.with_name(f".{path.name}.partial")
+    with writing(path):
+        save_model(network, str(beside))
+        return beside.replace(path)
+
+
+def trained_network(config: RunConfig, data: ImageData) -> Network:
+    """The network that a finished run left, on the device of the data."""
+    network = Network(config, data)
+    load_model(network, str(config.run_dir / WEIGHTS))
+    return network.to(data.train.images.device)
+
+
+def class_cosines(weight: Tensor, tasks: Mapping[str, int]) -> list[list[float]] | None:
+    """Cosines between class vectors, each less its task's mean; None if too many to look at."""
+    if len(weight) > MOST_CLASSES_SHOWN:
+        return None
+    blocks = weight.detach().double().cpu().split(list(tasks.values()))
+    vectors = F.normalize(torch.cat([block - block.mean(0) for block in blocks]), dim=1)
+    return [[round(c, 4) for c in row] for row in (vectors @ vectors.T).tolist()]
+
+
+def counts(network: nn.Module, optimizer: Optimizer, weights: Path) -> dict[str, int]:
+    """What the head costs: parameters, and bytes in checkpoints and in the optimiser's state."""
+    state = (v for values in optimizer.state.values() for v in values.values())
+    return {
+        "head_parameters": sum(p.numel() for p in network.head.parameters()),
+        "model_parameters": sum(p.numel() for p in network.parameters()),
+        "checkpoint_bytes": weights.stat().st_size,
+        "optimizer_state_bytes": sum(v.nbytes for v in state if isinstance(v, Tensor)),
+    }

@@ -1,0 +1,288 @@
+"""What a run is made of: one frozen, typed record, its presets, and the command line over them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import tyro
+
+from recipes.data import DATASETS, DataOptions, check_options
+from recipes.training.backbones import backbone
+from recipes.training.heads import HEADS
+from recipes.training.weighting import WEIGHTINGS
+
+if TYPE_CHECKING:
+    DataName = HeadName = WeightingName = str
+else:  # the registries are the only list of names; --help and the parser read them
+    DataName = tyro.extras.literal_type_from_choices(DATASETS)
+    HeadName = tyro.extras.literal_type_from_choices(HEADS)
+    WeightingName = tyro.extras.literal_type_from_choices(WEIGHTINGS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(DataOptions):
+    """What a run does, whichever head it trains.
+
+    Attributes:
+        preset: name of the preset these settings started from.
+        data: the image set, and with it the tasks.
+        augment: shift training images at random, and mirror them where that keeps their meaning.
+        backbone: the network that turns images into features: cnn, vgg11, vgg13, resnet18,
+            resnet34, or timm/NAME for any model of timm.
+        width: channels of the backbone's first stage; the others follow from it (64 for the
+            original VGG and ResNet). Models of timm have their own.
+        features: size of the feature vector that the head sees. Large backbones have features
+            of their own (8 times the width for VGG and ResNet), which a linear projection
+            brings to this size if it is another. Batch-normalised features have
+            equal variance in every coordinate; so have collapsed ones in front of a tiled head
+            if this is a multiple of the number of class vectors.
+        feature_norm: parameter-free normalisation of the features before the head, for every
+            head but "learned".
+        scale: length of the class vectors of fixed heads.
+        learn_scale: whether fixed heads learn that one number, from there.
+        bias: whether fixed heads learn a bias a class.
+        warm_up_logits: epochs over which the logits of training rise from nothing to full length,
+            with every head.
+        weighting: how the tasks' losses become one step. "equal" adds them up; uncertainty, dwa and
+            famo weigh them; mgda, pcgrad and fairgrad weigh their gradients in the backbone.
+        epochs: passes over the training images.
+        batch_size: images an optimiser step, over all processes and accumulation steps together:
+            the same run on more processes takes the same steps.
+        lr: highest learning rate of AdamW; it rises over the first tenth of the run and falls to
+            zero along a cosine.
+        weight_decay: of AdamW, on matrices and convolutions (biases and norms have none). Learned
+            class vectors need a strong one to collapse within a short run.
+        gradient_accumulation: parts a batch is computed in, when it does not fit in memory whole.
+        mixed_precision: arithmetic of the forward pass; by default what the launcher says.
+        compile: train the backbone as torch.compile makes it, which takes a C++ compiler (on a
+            GPU: Triton) and, in the first step, up to minutes of train_seconds. Sums are rounded
+            in another order and dropout draws other masks, so the metrics are not those of the
+            same run without it. Measuring, and the head, stay as they are.
+        log_with: trackers that get the history too, such as tensorboard or wandb.
+        checkpoint_every: optimiser steps between checkpoints; 0 writes one at the end of each
+            epoch.
+        resume: go on from the newest whole checkpoint in the output directory, if there is one.
+            The metrics are those of a run that was never interrupted.
+    """
+
+    preset: tyro.conf.Suppress[str]
+    data: DataName
+    augment: bool = True
+    backbone: str = "cnn"
+    width: int = 16
+    features: int = 60
+    feature_norm: Literal["batch", "layer", "unit"] | None = "batch"
+    scale: float = 1.0
+    learn_scale: bool = False
+    bias: bool = False
+    warm_up_logits: int = 0
+    weighting: WeightingName = "equal"
+    epochs: int = 12
+    batch_size: int = 250
+    lr: float = 1e-2
+    weight_decay: float = 1.0
+    gradient_accumulation: int = 1
+    mixed_precision: Literal["no", "bf16", "fp16"] | None = None
+    compile: bool = False
+    log_with: tuple[str, ...] = ()
+    checkpoint_every: int = 0
+    resume: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if Path(self.preset).name != self.preset or self.preset == "..":
+            raise ValueError(f"preset={self.preset!r}: a name is needed, not a path")
+        _among(self, data=DATASETS, weighting=WEIGHTINGS)
+        check_options(self.data, self)
+        backbone(self.backbone)
+        _at_least(
+            self,
+            width=1,
+            features=1,
+            epochs=0,
+            warm_up_logits=0,
+            batch_size=1,
+            gradient_accumulation=1,
+            checkpoint_every=0,
+        )
+        for name in ("lr", "scale"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}={getattr(self, name)}: must be above 0")
+        if not self.weight_decay >= 0:
+            raise ValueError(f"weight_decay={self.weight_decay}: must not be negative")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(Settings):
+    """Train one network with one classifier head, measure it every epoch, write down the result.
+
+    Attributes:
+        head: the classifier head. The learned heads are nn.Linear, with or without the
+            normalisation of the features that the fixed heads get.
+        seed: of the weights, the order of the images and their augmentation. The data set is the
+            same for all seeds, so that runs of one seed can be paired.
+        output: directory of the run; by default runs/PRESET/HEAD-seedSEED.
+        jobs: how many runs share the machine, this one included: its times depend on it.
+    """
+
+    head: HeadName = "compound"
+    seed: int = 0
+    output: Path | None = None
+    jobs: tyro.conf.Suppress[int] = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _among(self, head=HEADS)
+        _at_least(self, seed=0)
+
+    @property
+    def run_dir(self) -> Path:
+        """Where the run writes everything it writes."""
+        return self.output or Path("runs") / self.preset / f"{self.head}-seed{self.seed}"
+
+    def to_json(self) -> dict[str, Any]:
+        """All settings as JSON values."""
+        return {name: _plain(value) for name, value in asdict(self).items()}
+
+    def differences(self, saved: dict[str, Any]) -> list[str]:
+        """Settings in which a saved run would have gone another way, as "name: saved -> now".
+
+        A setting that the saved run does not have had its default: defaults are what was done
+        before there was a choice. One that only the saved run has is a difference.
+        """
+        mine = self.to_json()
+        defaults = {f.name: _plain(f.default) for f in fields(self) if f.default is not MISSING}
+        past = defaults | saved
+        return [
+            f"{name}: {past.get(name)!r} -> {mine.get(name)!r}"
+            for name in mine | past
+            if name not in _WITHOUT_EFFECT and past.get(name) != mine.get(name)
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareConfig(Settings):
+    """Train several heads with several seeds, and write a report that puts them side by side.
+
+    Attributes:
+        heads: what to compare; the first is the baseline of the others.
+        seeds: each head is trained with each of them; intervals need two or more.
+        output: directory of runs and report; by default runs/PRESET.
+        jobs: train so many runs at once, each in a process of its own. Small networks leave most
+            of a GPU idle, but seconds are those of a shared one then.
+    """
+
+    heads: tuple[HeadName, ...] = ("learned", "learned-norm", "compound", "compound-hadamard")
+    seeds: tuple[int, ...] = (0, 1, 2)
+    output: Path | None = None
+    jobs: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("heads", "seeds"):
+            values = getattr(self, name)
+            if not values or len(set(values)) < len(values):
+                raise ValueError(f"{name}={values}: at least one is needed, and none twice")
+        self.runs()  # which check their heads and seeds
+
+    @property
+    def report_dir(self) -> Path:
+        """Where runs and report are written."""
+        return self.output or Path("runs") / self.preset
+
+    def runs(self) -> list[RunConfig]:
+        """The runs to compare, seed by seed, so that a break leaves whole comparisons."""
+        shared = {f.name: getattr(self, f.name) for f in fields(Settings)} | {"jobs": self.jobs}
+        return [
+            RunConfig(**shared, head=head, seed=seed, output=self.report_dir / f"{head}-seed{seed}")
+            for seed in self.seeds
+            for head in self.heads
+        ]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _among(settings: Settings, **known: Mapping[str, object]) -> None:
+    for name, names in known.items():
+        if getattr(settings, name) not in names:
+            raise ValueError(f"{name}={getattr(settings, name)!r}: possible are {', '.join(names)}")
+
+
+def _at_least(settings: Settings, **lowest: int) -> None:
+    for name, least in lowest.items():
+        value = getattr(settings, name)
+        if not isinstance(value, int) or value < least:
+            raise ValueError(f"{name}={value}: at least {least} is needed")
+
+
+_WITHOUT_EFFECT = {"log_with", "output", "checkpoint_every", "resume", "preset", "download", "jobs"}
+"""Settings that a resumed run may change: its metrics do not depend on them."""
+
+
+def _full_size(name: str, text: str, **settings: Any) -> tuple[str, RunConfig]:
+    """A preset of the size that papers on neural collapse train at.
+
+    ResNet-18, its 512 features without projection, and 200 epochs, long enough for the terminal
+    phase. AdamW takes the place of the usual SGD with momentum (learning rate 0.1, weight decay
+    5e-4; Papyan, Han and Donoho, PNAS 2020; Zhu et al., NeurIPS 2021): lr times weight_decay, by
+    which each step shrinks the weights, is theirs. These numbers were not tuned.
+    """
+    full = {
+        "backbone": "resnet18",
+        "width": 64,
+        "features": 512,
+        "epochs": 200,
+        "batch_size": 128,
+        "lr": 1e-3,
+        "weight_decay": 0.05,
+    }
+    return text, RunConfig(preset=name, data=name, **(full | settings))
+
+
+PRESETS: dict[str, tuple[str, RunConfig]] = {
+    "multi-digits": (
+        "Two handwritten digits in one image, a ten-class task each: no download, seconds a run.",
+        RunConfig(preset="multi-digits", data="multi-digits"),
+    ),
+} | {
+    name: _full_size(name, text, **settings)
+    for name, text, settings in (
+        ("multi-mnist-10-10", "Two MNIST digits in one image, a ten-class task each.", {}),
+        ("multi-cifar10-10-10", "Two CIFAR-10 images in one, a ten-class task each.", {}),
+        ("cifar100", "One task of 100 classes.", {}),
+        ("cifar100-cross-10x10", "CIFAR-100, two ten-class tasks on every image.", {}),
+        ("cifar100-split-5x20", "CIFAR-100, five tasks of 20 classes with their own samples.", {}),
+        (
+            "celeba",
+            "Faces, a binary task an attribute.",
+            {"attributes": ("Smiling", "Mouth_Slightly_Open")},
+        ),
+        ("image-folder", "Any folder of images, with any tasks made of its classes.", {}),
+    )
+}
+
+
+C = TypeVar("C", bound=Settings)
+
+
+def parse_config(kind: type[C], args: Sequence[str] | None = None) -> C:
+    """The configuration that a command line asks for: ``PRESET --field value ...``.
+
+    Args:
+        kind: RunConfig, or CompareConfig.
+        args: the arguments; by default those of this process.
+    """
+    shared = [f.name for f in fields(Settings)]
+    presets = {
+        name: (text, kind(**{field: getattr(run, field) for field in shared}))
+        for name, (text, run) in PRESETS.items()
+    }
+    description = (kind.__doc__ or "").partition("\n")[0]
+    return tyro.extras.overridable_config_cli(presets, description=description, args=args)

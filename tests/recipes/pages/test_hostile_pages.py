@@ -1,0 +1,64 @@
+"""Names and results that an enemy wrote are shown on the pages as they are, and run nothing."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from recipes.claims import CLAIMS
+from recipes.claims.report import write_claim
+from recipes.comparison.report import write_report
+from recipes.conversion.report import write_convert_report
+from recipes.storage import read_json
+from recipes.verification.grid_report import write_grid_report
+from recipes.verification.images_report import write_images_report
+from tests.html_page import Page
+
+pytestmark = pytest.mark.recipes
+RESULTS = Path(__file__).parents[3] / "recipes" / "results"
+HOSTILE = "$\\frac{x_$ --></svg><script>alert('1')</script> & \"quoted\" {{ 7 * 7 }}<img src=x>"
+
+
+def single_source(result, path):
+    write_claim(CLAIMS["single-source"], result, path)
+
+
+PAGES = {
+    "nearest-heads": (write_report, {"heads", "tasks", "accuracy_by_task"}),
+    "convert": (write_convert_report, {"heads", "ways"}),
+    "theory": (write_grid_report, set()),
+    "theory_images": (write_images_report, {"heads", "fits"}),
+    "claims/single-source": (single_source, {"tasks", "accuracy"}),
+}
+"""How each is rendered, and under what keys names stand that the user chose."""
+
+LOOKED_UP = {"date", "theorem", "relation", "size"}
+"""Strings that the pages go by, and that only the programs write."""
+
+
+def hostile(value, named, key=None):
+    """The same result with every string and every name made hostile."""
+    if isinstance(value, dict):
+        end = HOSTILE if key in named else ""
+        return {k + end: hostile(v, named, k) for k, v in value.items()}
+    if isinstance(value, list):
+        return [hostile(item, named) for item in value]
+    return value + HOSTILE if isinstance(value, str) and key not in LOOKED_UP else value
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_hostile_strings_are_shown_as_they_are(name, tmp_path):
+    write, named = PAGES[name]
+    good = read_json(RESULTS / f"{name}.json")
+    bad = hostile(good, named)
+    pages = {}
+    for kind, result in (("good", good), ("bad", json.loads(json.dumps(bad)))):
+        write(result, tmp_path / "page.html")
+        pages[kind] = Page()
+        text = (tmp_path / "page.html").read_text("utf-8")
+        pages[kind].feed(text)
+    assert pages["bad"].is_self_contained()
+    assert pages["bad"].tags.count("svg") == pages["good"].tags.count("svg")
+    assert "&lt;script&gt;" in text
+    assert "{{ 7 * 7 }}" in text
+    assert "<script" not in text
