@@ -15,7 +15,13 @@ from etf_heads._spec import Specified, class_name
 from etf_heads._tasks import Tasks
 from etf_heads._tracing import call_recorded, is_symbolic
 from etf_heads.codes import Code
-from etf_heads.heads._feature_norm import BatchFeatureNorm, FeatureNorm, feature_norm, norm_name
+from etf_heads.heads._feature_norm import (
+    FeatureNorm,
+    feature_norm,
+    folded,
+    norm_name,
+    normalised,
+)
 from etf_heads.orientation import Orientation, StructuredOrientation
 
 
@@ -134,7 +140,7 @@ class Head(Recognised, Specified):
     def prepare(self, features: Tensor) -> Tensor:
         """Features as :meth:`scores` takes them: of the right size, normalised."""
         self._check_size(features)
-        return features if self.norm is None else self.norm(features)
+        return features if self.norm is None else normalised(self.norm, features)
 
     def _check_size(self, features: Tensor) -> None:
         if not is_symbolic(features) and features.shape[-1] != self.in_features:
@@ -196,15 +202,7 @@ class Head(Recognised, Specified):
         bias = None if self.bias is None else gathered(self.bias)
         if norm is None:
             return weight, bias
-        if not isinstance(norm, BatchFeatureNorm):
-            raise ValueError(
-                f"{type(norm).__name__} does not fold into a linear layer: build the head with "
-                "feature_norm=None or 'batch', or export the normalisation beside it"
-            )
-        assert norm.running_mean is not None  # noqa: S101 (BatchFeatureNorm always tracks)
-        assert norm.running_var is not None  # noqa: S101
-        weight = weight * torch.rsqrt(norm.running_var + norm.eps)
-        shift = -(weight @ norm.running_mean)
+        weight, shift = folded(norm, weight)
         return weight, shift if bias is None else shift + bias
 
     def extra_repr(self) -> str:

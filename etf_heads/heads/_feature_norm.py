@@ -5,12 +5,14 @@ It matters more than the choice of head, so a comparison has to offer it to both
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from etf_heads._precision import at_least_float32, check_dtype
+from etf_heads._precision import at_least_float32, check_dtype, gathered
 from etf_heads._tracing import call_recorded
 
 NormName = Literal["batch", "layer", "unit"]
@@ -19,7 +21,12 @@ FeatureNorm = NormName | nn.Module | None
 
 
 class BatchFeatureNorm(nn.BatchNorm1d):
-    """Batch normalisation without learned parameters, for features of shape (..., d)."""
+    """Batch normalisation without learned parameters, for features of shape (..., d).
+
+    Statistics are those of each process, as in ``nn.BatchNorm1d``, unless
+    ``nn.SyncBatchNorm.convert_sync_batchnorm(model)`` replaces it; heads take features of any
+    shape (..., d) behind that, too.
+    """
 
     def __init__(
         self,
@@ -33,7 +40,7 @@ class BatchFeatureNorm(nn.BatchNorm1d):
         """Normalise every feature over all leading dimensions: (..., d) -> (..., d)."""
         if (recorded := call_recorded(self, features)) is not None:
             return recorded
-        return super().forward(features.reshape(-1, features.shape[-1])).view(features.shape)
+        return flattened(super().forward, features)
 
 
 class UnitFeatureNorm(nn.Module):
@@ -93,9 +100,51 @@ def feature_norm(
     )
 
 
+def flattened(norm: Callable[[Tensor], Tensor], features: Tensor) -> Tensor:
+    """Features (..., d) through a normalisation of (N, d)."""
+    return norm(features.reshape(-1, features.shape[-1])).view(features.shape)
+
+
+def normalised(norm: nn.Module, features: Tensor) -> Tensor:
+    """Features (..., d) through a normalisation of that shape, or one of torch's over a batch.
+
+    torch's would take the second of three dimensions for the features.
+    """
+    if isinstance(norm, _BatchNorm) and not isinstance(norm, BatchFeatureNorm):
+        return flattened(norm, features)
+    return norm(features)
+
+
+def folded(norm: nn.Module, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """The weight and shift of W norm(h), in eval mode.
+
+    Raises:
+        ValueError: if the normalisation is not linear then.
+    """
+    if not isinstance(norm, _BatchNorm) or norm.running_mean is None or norm.running_var is None:
+        raise ValueError(
+            f"{type(norm).__name__} does not fold into a linear layer: build the head with "
+            "feature_norm=None or 'batch', or export the normalisation beside it"
+        )
+    shift = 0 if norm.bias is None else weight @ gathered(norm.bias)
+    factor = torch.rsqrt(norm.running_var + norm.eps)
+    weight = weight * (factor if norm.weight is None else factor * gathered(norm.weight))
+    return weight, shift - weight @ norm.running_mean
+
+
 def norm_name(norm: nn.Module | None, in_features: int) -> FeatureNorm:
     """The inverse of :func:`feature_norm`: a module that a name makes, by its name."""
+    if isinstance(norm, nn.SyncBatchNorm):  # what it converts to is the same head's
+        norm = _unsynchronised(norm)
     for name in get_args(NormName):
         if repr(norm) == repr(feature_norm(name, in_features, device="meta")):
             return name
     return norm
+
+
+def _unsynchronised(norm: nn.SyncBatchNorm) -> nn.Module:
+    """The batch normalisation that was converted, where it was one without learned parameters."""
+    plain = BatchFeatureNorm(norm.num_features, device="meta")
+    plain.eps, plain.momentum = norm.eps, norm.momentum
+    plain.track_running_stats = norm.track_running_stats
+    return norm if norm.affine else plain

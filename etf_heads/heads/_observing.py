@@ -13,6 +13,7 @@ from etf_heads._labels import Labels
 from etf_heads._tasks import Tasks, TaskSpec, class_count, positive_int
 from etf_heads._tracing import call_recorded
 from etf_heads.heads._base import Head
+from etf_heads.heads._feature_norm import normalised
 from etf_heads.heads._running_means import (
     RunningClassMeans,
     class_sums_of_all,
@@ -98,7 +99,7 @@ class ObservingHead(Head):
         self._check_size(features)
         if self.norm is not None:
             # A copy: a batch normalisation is not to count a batch that forward sees as well.
-            features = copy.deepcopy(self.norm)(features)
+            features = normalised(copy.deepcopy(self.norm), features)
         self._observe(features, labels)
 
     def reset_parameters(self) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from etf_heads._spec import Spec, describe, geometry_of, make
 from etf_heads.heads._base import Head
+from etf_heads.heads._feature_norm import BatchFeatureNorm
 
 _PROBES = 4
 _TOLERANCE = 1e-4  # float32 rounding is far below, another frame far above
@@ -121,7 +122,9 @@ def _makes_itself(spec: Spec) -> bool:
 
 def _check_nothing_is_lost(head: Head, twin: Head) -> None:
     lost = sorted(vars(head).keys() ^ vars(twin).keys())
-    if lost or repr(head) != repr(twin):
+    # A file brings the plain normalisation back; that of several processes is converted again.
+    printed = repr(head).replace(nn.SyncBatchNorm.__name__, BatchFeatureNorm.__name__)
+    if lost or printed != repr(twin):
         raise ValueError(
             f"{type(head).__name__} would not come back the same from a file: "
             f"{lost or repr(twin)}; give it from_arguments() and arguments() that keep all of it"
