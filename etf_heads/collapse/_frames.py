@@ -26,8 +26,12 @@ def unit_rows(vectors: Tensor) -> Tensor:
     return vectors / norms
 
 
-def norm_variation(vectors: Tensor) -> float:
+def norm_variation(vectors: Tensor, *, correction: int = 0) -> float:
     r"""Coefficient of variation of the rows' lengths, std/mean: 0 when all are equal.
+
+    Args:
+        vectors: (K, d).
+        correction: 1 divides by K - 1 in the standard deviation, 0 by K.
 
     Example:
         >>> import torch
@@ -35,7 +39,7 @@ def norm_variation(vectors: Tensor) -> float:
         0.5
     """
     norms = vectors.norm(dim=1)
-    return float(norms.std(correction=0) / norms.mean())
+    return float(norms.std(correction=correction) / norms.mean())
 
 
 def angle_deviation(vectors: Tensor) -> float:

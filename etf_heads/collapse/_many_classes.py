@@ -36,8 +36,9 @@ class ManyClassCollapse(CollapseMetric):
     ``gnc3``                mean over k of 1 - cos(w_k, μ_k)
     ======================  =====================================================================
 
-    GNC1 and GNC3 are 0 under full collapse; the margins grow, and ``gnc2_*`` fall to 0 as they
-    reach the margin of the reference, the best code known.
+    In GNC1 the mean of the class means is compared with, not that of the samples. GNC1 and GNC3
+    are 0 under full collapse; the margins grow, and ``gnc2_*`` fall to 0 as they reach the
+    margin of the reference, the best code known.
 
     Args:
         num_features: d.

@@ -35,9 +35,12 @@ class MultiSourceCollapse(ClassificationCollapse):
     ======================  =====================================================================
 
     Each is given for every task, as ``m_nc1/left``, and as the mean over tasks, under the bare
-    name. All are 0 under full collapse. M_NC4, the share of a task's samples where its classifier
-    does not decide for the nearest class mean, needs a second pass (:meth:`decisions`), or a
-    ``reservoir`` that keeps so many samples of each task.
+    name. All are 0 under full collapse. Published code of single tasks takes class vectors as
+    they are, the mean of the samples for that of the class means, and K - 1 for K in the
+    standard deviation: ``SingleTaskCollapse(published=True)`` on a task's samples. M_NC4, the
+    share of a task's samples where its classifier does not decide for the nearest class mean,
+    needs a second pass (:meth:`decisions`), or a ``reservoir`` that keeps so many samples of
+    each task.
 
     Args:
         num_features: d.

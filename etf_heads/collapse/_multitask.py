@@ -54,6 +54,9 @@ class MultiTaskCollapse(ClassificationCollapse):
     see :meth:`decisions`. Or a ``reservoir`` keeps so many samples, and ``compute`` adds
     ``s_nc5`` of these.
 
+    Class vectors are centred within a task, μ_G is the mean of the tuple means, not of the samples,
+    and standard deviations divide by K_t: code of others may differ in any of these.
+
     A sample may lack labels of some tasks (-100). Only samples with labels of all tasks have a
     tuple, and enter S_NC1 and S_NC4; S_NC5 and its class centres are, for each task, those of all
     samples with a label of it.

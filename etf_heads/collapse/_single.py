@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -44,8 +45,20 @@ class SingleTaskCollapse(ClassificationCollapse):
     All are 0 under full collapse. NC4, the share of samples where the classifier does not decide
     for the nearest class mean, needs the final means and so a second pass: see
     :meth:`decisions`. Or a ``reservoir`` keeps so many samples, and ``compute`` adds ``nc4`` of
-    these. The papers take W as it is; here it is centred, since logits that differ by the same
-    number for all classes are the same classifier.
+    these.
+
+    The code published with these papers differs in three definitions, which matter where classes
+    are unbalanced or class vectors not centred, and which ``published=True`` restores in NC1, NC2
+    and NC3:
+
+    ===============  ============================  ===========================================
+    \               here                          published
+    ===============  ============================  ===========================================
+    class vectors W  less their mean, since a      as they are
+                     softmax does not see it
+    μ_G              mean of the class means       mean of the samples
+    std/mean         divides by K                  divides by K - 1 in the standard deviation
+    ===============  ============================  ===========================================
 
     A class that has not been seen is left out of everything but ``nc2_*_weights``. When all
     class means coincide the quotients are infinite; a measure of zero vectors is nan. ``update``
@@ -58,6 +71,7 @@ class SingleTaskCollapse(ClassificationCollapse):
         covariance: "full" keeps a (d, d) scatter, which ``nc1`` needs; "trace" costs O(d) a
             sample instead of O(d²).
         reservoir: number of samples, drawn uniformly, to keep for ``nc4``; none by default.
+        published: whether to use the definitions of the published code instead, see above.
         seed: of the draw.
         kwargs: further keyword arguments of :class:`torchmetrics.Metric`.
 
@@ -81,6 +95,7 @@ class SingleTaskCollapse(ClassificationCollapse):
         *,
         covariance: Covariance = "full",
         reservoir: int = 0,
+        published: bool = False,
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
@@ -89,6 +104,7 @@ class SingleTaskCollapse(ClassificationCollapse):
         )
         self.num_classes = class_count(num_classes, "num_classes")
         self.tasks = Tasks((self.num_classes,))
+        self.published = published
         zero = torch.zeros(num_features, dtype=torch.float64)
         self.add_state("elsewhere_sum", default=zero, dist_reduce_fx="sum")
 
@@ -115,7 +131,9 @@ class SingleTaskCollapse(ClassificationCollapse):
     def _values(self, vectors: Sequence[Tensor] | None) -> dict[str, float]:
         elsewhere = self.elsewhere_sum if self.elsewhere_sum.any() else None
         weight = None if vectors is None else vectors[0]
-        return single_task_collapse(self._statistics(), weight, out_of_distribution=elsewhere)
+        return single_task_collapse(
+            self._statistics(), weight, out_of_distribution=elsewhere, published=self.published
+        )
 
     def _centres(self) -> Sequence[ClassStatistics]:
         return [self._statistics()]
@@ -130,6 +148,7 @@ def single_task_collapse(
     weight: Tensor | None = None,
     *,
     out_of_distribution: Tensor | None = None,
+    published: bool = False,
 ) -> dict[str, float]:
     """The measures of :class:`SingleTaskCollapse` as a function of statistics.
 
@@ -137,18 +156,23 @@ def single_task_collapse(
         statistics: keys are class labels.
         weight: (K, d) float64 class vectors, row k for label k.
         out_of_distribution: (d,) mean feature, at any scale, of data from elsewhere.
+        published: whether to use the definitions of the published code.
 
     Raises:
         ValueError: if fewer than two classes were seen.
     """
     require_two_groups(statistics)
+    if published:
+        statistics = replace(statistics, origin=statistics.sample_mean)
     means = statistics.centred_means
     values = variability(statistics, "nc1")
     values["cdnv"] = class_distance_normalised_variance(statistics)
-    values |= _equiangular_tightness(means, "means")
+    values |= _equiangular_tightness(means, "means", published)
     if weight is not None:
-        values |= _equiangular_tightness(frames.centred(weight), "weights")
-        seen = frames.centred(weight[statistics.keys])
+        every, seen = weight, weight[statistics.keys]
+        if not published:
+            every, seen = frames.centred(every), frames.centred(seen)
+        values |= _equiangular_tightness(every, "weights", published)
         values["nc3"] = frames.duality_gap(seen, means)
         values["nc3_product"] = frames.product_deviation(seen, means)
     if out_of_distribution is not None:
@@ -177,7 +201,7 @@ def class_distance_normalised_variance(statistics: ClassStatistics) -> float:
 
     Galanti, György and Hutter, "On the role of neural collapse in transfer learning" (ICLR 2022).
     """
-    means = statistics.centred_means
+    means = frames.centred(statistics.means)
     squares = means.square().sum(1)
     variances = statistics.traces / statistics.counts
 
@@ -188,9 +212,9 @@ def class_distance_normalised_variance(statistics: ClassStatistics) -> float:
     return frames.mean_over_pairs(means, ratio)
 
 
-def _equiangular_tightness(vectors: Tensor, of: str) -> dict[str, float]:
+def _equiangular_tightness(vectors: Tensor, of: str, published: bool) -> dict[str, float]:
     return {
-        f"nc2_norms_{of}": frames.norm_variation(vectors),
+        f"nc2_norms_{of}": frames.norm_variation(vectors, correction=int(published)),
         f"nc2_angles_{of}": frames.angle_deviation(vectors),
         f"nc2_gram_{of}": frames.gram_deviation(vectors),
     }

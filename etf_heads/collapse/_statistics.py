@@ -34,6 +34,7 @@ class ClassStatistics:
         traces: (G,) float64, sum over a group's samples of the squared distance to its mean.
         scatter: (d, d) float64, sum over all samples of (h - μ_g)(h - μ_g)ᵀ; None when only
             traces are kept.
+        origin: (d,) float64, what group means are compared with; their plain average when None.
 
     Example:
         >>> features = torch.tensor([[0.0, 1.0], [2.0, 1.0], [5.0, 5.0]])
@@ -49,6 +50,7 @@ class ClassStatistics:
     means: Tensor
     traces: Tensor
     scatter: Tensor | None = None
+    origin: Tensor | None = None
 
     @classmethod
     def from_batch(
@@ -125,13 +127,21 @@ class ClassStatistics:
         return significant(float(self.traces.sum()) / self.samples, self.means)
 
     @property
+    def sample_mean(self) -> Tensor:
+        """(d,) mean feature, in which every sample counts the same."""
+        return (self.counts.to(self.means.dtype) / self.samples) @ self.means
+
+    @property
     def centred_means(self) -> Tensor:
-        """(G, d) group means less their plain average, in which every group counts the same."""
-        return self.means - self.means.mean(0)
+        """(G, d) group means less their plain average, in which every group counts the same.
+
+        Or less :attr:`origin`, if there is one.
+        """
+        return self.means - (self.means.mean(0) if self.origin is None else self.origin)
 
     @property
     def between(self) -> float:
-        r"""Trace of Σ_B: mean squared distance of the group means to their plain average."""
+        r"""Trace of Σ_B: mean squared length of the centred group means."""
         return significant(float(self.centred_means.square().sum()) / len(self.keys), self.means)
 
     @property
@@ -142,7 +152,7 @@ class ClassStatistics:
         return math.inf if self.within > 0 else math.nan
 
     def variability(self) -> float:
-        r"""tr(Σ_W Σ_B⁺)/G with Σ_W = scatter/N and Σ_B the plain covariance of group means.
+        r"""tr(Σ_W Σ_B⁺)/G with Σ_W = scatter/N and Σ_B = MᵀM/G, M the centred group means.
 
         The pseudo-inverse leaves out eigenvalues of Σ_B at most max(G, d) ε times the largest.
         Infinite when the group means coincide, and nan when all samples do.

@@ -3,7 +3,14 @@ import math
 import numpy as np
 import pytest
 import torch
-from collapse_reference import disagreement, simplex_distance, single_task
+from collapse_reference import (
+    angles,
+    disagreement,
+    nc1,
+    simplex_distance,
+    single_task,
+    within_between,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -44,6 +51,39 @@ def test_agrees_with_the_reference(name):
     assert measure.compute(weight) == pytest.approx(expected, rel=1e-6)
     without = {key for key in expected if "weights" not in key and "nc3" not in key}
     assert set(measure.compute()) == without
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_published_definitions(name):
+    """NC1 to NC3 as in the code of Papyan et al. and Zhu et al., once more in NumPy."""
+    features, labels, weight = case(name)
+    measure = SingleTaskCollapse(features.shape[1], len(weight), published=True)
+    measure.update(features, labels)
+    values = measure.compute(weight)
+    names, means, within, _, _ = within_between(features.numpy(), labels.tolist())
+    M, W = means - features.numpy().mean(0), weight.numpy()
+    between, seen = M.T @ M / len(names), W[names]
+    expected = {
+        "nc1": nc1(within, between, len(names)),
+        "nc1_ratio": np.trace(within) / np.trace(between),
+        "nc3": ((seen / np.linalg.norm(seen) - M / np.linalg.norm(M)) ** 2).sum(),
+        "nc3_product": simplex_distance(seen @ M.T),
+    }
+    for of, v in {"means": M, "weights": W}.items():
+        length = np.linalg.norm(v, axis=1)
+        expected |= {
+            f"nc2_norms_{of}": length.std(ddof=1) / length.mean(),
+            f"nc2_angles_{of}": angles(v),
+            f"nc2_gram_{of}": simplex_distance(v @ v.T),
+        }
+    assert {key: values[key] for key in expected} == pytest.approx(expected, rel=1e-6)
+    ours = SingleTaskCollapse(features.shape[1], len(weight))
+    ours.update(features, labels)
+    own = ours.compute(weight)
+    assert own["cdnv"] == pytest.approx(values["cdnv"], rel=1e-9)
+    assert own["nc2_norms_weights"] != pytest.approx(values["nc2_norms_weights"], rel=1e-3)
+    if name == "imbalanced":
+        assert own["nc1"] > 1.01 * values["nc1"]
 
 
 @pytest.mark.parametrize("classes", [2, 3, 10])
