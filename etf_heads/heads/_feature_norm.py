@@ -53,9 +53,12 @@ class UnitFeatureNorm(nn.Module):
         """Normalise each feature vector: (..., d) -> (..., d)."""
         if (recorded := call_recorded(self, features)) is not None:
             return recorded
-        dtype = at_least_float32(features.dtype)
-        length = torch.linalg.vector_norm(features, dim=-1, keepdim=True, dtype=dtype)
-        return (features / length.clamp_min(torch.finfo(dtype).tiny)).to(features.dtype)
+        vectors = features.to(at_least_float32(features.dtype))
+        # Squares of numbers near 1 neither overflow nor vanish; a zero vector is divided by 1.
+        largest = vectors.detach().abs().amax(-1, keepdim=True)
+        vectors = vectors / largest.where(largest > 0, 1)
+        length = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
+        return (vectors / length.clamp_min(1)).to(features.dtype)
 
 
 def feature_norm(

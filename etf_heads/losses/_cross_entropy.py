@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -12,7 +14,38 @@ from etf_heads.losses._fused import FusedCrossEntropy
 from etf_heads.losses._task_loss import LogitLoss, Reduction, TaskWeights
 
 
-class CompoundCrossEntropy(LogitLoss):
+class CrossEntropy(LogitLoss):
+    """Softmax cross-entropy of whatever logits a subclass makes.
+
+    Args:
+        label_smoothing: share of the target that is spread evenly over all classes, in [0, 1].
+        options: as in :class:`TaskLoss`.
+    """
+
+    few_classes = 16  # a register's worth of numbers side by side: with fewer, tasks go there
+
+    def __init__(self, *, label_smoothing: float = 0.0, **options: Any) -> None:
+        super().__init__(**options)
+        if not 0 <= label_smoothing <= 1:
+            raise ValueError(f"label_smoothing must be from 0 to 1, got {label_smoothing!r}")
+        self.label_smoothing = label_smoothing
+
+    def of_scores(self, scores: Tensor, targets: Tensor) -> Tensor:
+        """Cross-entropies of scores (n, K, ...), zero where there is no label."""
+        return F.cross_entropy(
+            scores,
+            targets,
+            reduction="none",
+            ignore_index=self.ignore_index,
+            label_smoothing=self.label_smoothing,
+        )
+
+    def extra_repr(self) -> str:
+        """Options, for ``print(module)``."""
+        return f"label_smoothing={self.label_smoothing:g}, {super().extra_repr()}"
+
+
+class CompoundCrossEntropy(CrossEntropy):
     r"""Softmax cross-entropy of all tasks of a head, from features instead of logits.
 
     .. math:: L = \sum_t c_t \, \frac1{N_t} \sum_{i \text{ labelled for } t}
@@ -72,8 +105,6 @@ class CompoundCrossEntropy(LogitLoss):
         True
     """
 
-    few_classes = 16  # a register's worth of numbers side by side: with fewer, tasks go there
-
     def __init__(
         self,
         *,
@@ -82,10 +113,12 @@ class CompoundCrossEntropy(LogitLoss):
         ignore_index: int = NO_LABEL,
         reduction: Reduction = "mean",
     ) -> None:
-        super().__init__(task_weights=task_weights, ignore_index=ignore_index, reduction=reduction)
-        if not 0 <= label_smoothing <= 1:
-            raise ValueError(f"label_smoothing must be from 0 to 1, got {label_smoothing!r}")
-        self.label_smoothing = label_smoothing
+        super().__init__(
+            label_smoothing=label_smoothing,
+            task_weights=task_weights,
+            ignore_index=ignore_index,
+            reduction=reduction,
+        )
 
     def means(self, features: Tensor, head: Classifier, labels: Tensor) -> Tensor:
         """Mean losses of the labelled samples of labels (N, T), task by task: (T,)."""
@@ -97,17 +130,3 @@ class CompoundCrossEntropy(LogitLoss):
             prepared, (labels, self.ignore_index), geometry, self.label_smoothing
         )
         return means
-
-    def of_scores(self, scores: Tensor, targets: Tensor) -> Tensor:
-        """Cross-entropies of scores (n, K, ...), zero where there is no label."""
-        return F.cross_entropy(
-            scores,
-            targets,
-            reduction="none",
-            ignore_index=self.ignore_index,
-            label_smoothing=self.label_smoothing,
-        )
-
-    def extra_repr(self) -> str:
-        """Options, for ``print(module)``."""
-        return f"label_smoothing={self.label_smoothing:g}, {super().extra_repr()}"
