@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tyro
 
 from benchmarks.harness import result_file
 from benchmarks.page import write_benchmarks_page
@@ -14,11 +15,22 @@ from recipes.storage import read_json
 PAGE = Path(__file__).parent.parent / "runs" / "benchmarks.html"
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure what the command line says, then render every result there is."""
-    options = _options(arguments)
+if TYPE_CHECKING:
+    Name = str
+else:
+    Name = tyro.extras.literal_type_from_choices([benchmark.name for benchmark in BENCHMARKS])
+
+
+def main(*, only: tuple[Name, ...] = (), render_only: bool = False, page: Path = PAGE) -> None:
+    """Measure what this machine can measure, and render the page of all results.
+
+    Args:
+        only: measure these alone; all by default.
+        render_only: measure nothing: the page of the results that are there.
+        page: where the page goes.
+    """
     for benchmark in BENCHMARKS:
-        if options.render_only or benchmark.name not in options.only:
+        if render_only or (only and benchmark.name not in only):
             continue
         if benchmark.missing:
             print(f"{benchmark.name}: left out, needs {', '.join(benchmark.missing)}")
@@ -28,25 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     found = [b for b in BENCHMARKS if result_file(b.name).exists()]
     results = {benchmark: read_json(result_file(benchmark.name)) for benchmark in found}
     sections = {b.name: (b.section(result), result["provenance"]) for b, result in results.items()}
-    options.page.parent.mkdir(parents=True, exist_ok=True)
-    write_benchmarks_page(sections, options.page)
-    print(f"page: {options.page}")
-
-
-def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    names = [benchmark.name for benchmark in BENCHMARKS]
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument(
-        "--only", nargs="+", choices=names, default=names, help="measure only these (default: all)"
-    )
-    parser.add_argument(
-        "--render-only", action="store_true", help="measure nothing: the page from the files"
-    )
-    parser.add_argument(
-        "--page", type=Path, default=PAGE, help="where the page goes (default: %(default)s)"
-    )
-    return parser.parse_args(arguments)
+    page.parent.mkdir(parents=True, exist_ok=True)
+    write_benchmarks_page(sections, page)
+    print(f"page: {page}")
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main, prog="python -m benchmarks")

@@ -16,17 +16,19 @@ The two-pass ways would in practice also run the network twice, which is not cou
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
+import tyro
 from torch import Tensor
 
 from benchmarks.harness import (
-    command_line,
+    DEVICE,
+    RESULTS,
     in_own_process,
     peak,
     reset_peak,
@@ -52,7 +54,7 @@ def read(batches: Batches, classes: int, dim: int, device: str) -> None:
     float(total[0] + classes)
 
 
-def one_pass(covariance: str) -> Callable[[Batches, int, int, str], None]:
+def one_pass(covariance: Literal["full", "trace"]) -> Callable[[Batches, int, int, str], None]:
     """This package."""
 
     def run(batches: Batches, classes: int, dim: int, device: str) -> None:
@@ -141,58 +143,49 @@ def measure_one(
     }
 
 
-def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The command line."""
-    parser = command_line("collapse", __doc__)
-    parser.add_argument("--batch", type=int, default=256, help="samples a batch (default 256)")
-    parser.add_argument(
-        "--samples",
-        type=int,
-        default=POOL,
-        help=f"samples a run (default {POOL}); peak memory is also taken at four times as many",
-    )
-    parser.add_argument(
-        "--seconds",
-        type=float,
-        default=5.0,
-        help="repeat a run up to five times or until so much time is spent; the median counts",
-    )
-    parser.add_argument(
-        "--clock",
-        choices=tuple(CLOCKS),
-        default="wall",
-        help="wall: seconds that pass; cpu: those that the process computes, which on a machine "
-        "shared with others is the steadier number (use it with --threads 1)",
-    )
-    parser.add_argument(
-        "--threads",
-        type=int,
-        default=torch.get_num_threads(),
-        help="CPU threads of PyTorch (default: its own choice)",
-    )
-    return parser.parse_args(arguments)
+def main(
+    *,
+    batch: int = 256,
+    samples: int = POOL,
+    seconds: float = 5.0,
+    clock: Literal["wall", "cpu"] = "wall",
+    threads: int = 0,
+    device: str = DEVICE,
+    output: Path = RESULTS / "collapse.json",
+) -> None:
+    """Measure everything, print a table, write the JSON.
 
+    Args:
+        batch: samples a batch.
+        samples: samples a run; peak memory is also taken at four times as many.
+        seconds: repeat a run up to five times or until so much time is spent; the median counts.
+        clock: wall: seconds that pass; cpu: those that the process computes, which on a machine
+            shared with others is the steadier number (use it with --threads 1).
+        threads: CPU threads of PyTorch; 0 for its own choice.
+        device: where to measure: cpu, cuda, ...
+        output: JSON file to write.
+    """
+    setting: dict[str, Any] = {
+        "batch": batch,
+        "device": device,
+        "clock": clock,
+        "threads": threads or torch.get_num_threads(),
+    }
 
-def measure(options: argparse.Namespace, **what: Any) -> dict[str, Any]:
-    """An entry of the result, measured in a process of its own."""
-    setting = {name: getattr(options, name) for name in ("batch", "device", "clock", "threads")}
-    found = in_own_process(measure_one, **what, **setting)
-    return {name: value for name, value in what.items() if name != "seconds"} | found
+    def measure(samples: int, seconds: float, **what: Any) -> dict[str, Any]:
+        what["samples"] = samples
+        return what | in_own_process(measure_one, seconds=seconds, **what, **setting)
 
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure everything, print a table, write the JSON."""
-    options = options_of(arguments)
     results = []
     print(f"{'K':>5} {'d':>5} {'method':>7} {'samples/s':>12} {'peak MiB':>9} {'at 4x':>7}")
     for classes, dim in SIZES:
         for method in METHODS:
             # A sample's cost is the same in every batch; outer products would take minutes.
-            samples = options.samples // 8 if method == "outer" else options.samples
+            count = samples // 8 if method == "outer" else samples
             what = {"method": method, "classes": classes, "features": dim}
-            result = measure(options, **what, samples=samples, seconds=options.seconds)
+            result = measure(count, seconds, **what)
             if method in ("trace", "full"):
-                longer = measure(options, **what, samples=4 * options.samples, seconds=0.001)
+                longer = measure(4 * samples, 0.001, **what)
                 result["peak_memory_bytes_at_4x_samples"] = longer.get("peak_memory_bytes")
             results.append(result)
             print(row(result), flush=True)
@@ -207,13 +200,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(size, {name: round(value, 4) for name, value in ratio.items()})
     report = {
         "question": "What does measuring collapse cost?",
-        "batch": options.batch,
-        "clock": options.clock,
-        "threads": options.threads,
+        **{name: setting[name] for name in ("batch", "clock", "threads")},
         "results": results,
         "throughput_ratios": ratios,
     }
-    write_result(options.output, options.device, report)
+    write_result(output, device, report)
 
 
 def speed(results: list[dict[str, Any]], classes: int, method: str) -> float:
@@ -236,4 +227,4 @@ def row(result: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main, prog="python -m benchmarks.collapse", description=__doc__)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from benchmarks.sections.heads import ratio_table, timed
 from benchmarks.sections.savings import architecture_table
+from benchmarks.sections.training import sizes_of, step_table
 from recipes.claims import CLAIMS
 from recipes.claims.report import overview
 from recipes.comparison.report import reach_table, table, verdict
@@ -94,6 +95,10 @@ def _savings(result: Any) -> list[Line]:
     return architecture_table(rows)
 
 
+def _steps(result: Any) -> list[Line]:
+    return step_table(sizes_of(result))
+
+
 def _claims(*results: Any) -> str:
     by_name = {result["claim"]: result for result in results}
     return terminal_table(overview([by_name[name] for name in CLAIMS]))
@@ -103,6 +108,7 @@ PARTS = (
     Part("recipes/results/multi-digits.json", "README.md", _comparison),
     Part("benchmarks/results/savings.json", "README.md", _of_table(_savings)),
     Part("benchmarks/results/heads.json", "README.md", _of_table(lambda r: ratio_table(*timed(r)))),
+    Part("benchmarks/results/training.json", "README.md", _of_table(_steps)),
     Part("recipes/results/nearest-heads.json", "recipes/README.md", _of_table(reach_table)),
     Part("recipes/results/convert.json", "recipes/README.md", _of_table(convert_table)),
     Part("recipes/results/cifar100-20.json", "recipes/README.md", _comparison),

@@ -1,8 +1,7 @@
-"""What all benchmarks share: the command line, a process of its own, clocks, peak memory, JSON."""
+"""Shared by all benchmarks: sizes on command lines, processes, clocks, peak memory, JSON."""
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing
 import resource
 import statistics
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import tyro
 
 from recipes.provenance import provenance
 from recipes.storage import write_json
@@ -21,34 +21,26 @@ from recipes.storage import write_json
 RESULTS = Path(__file__).parent / "results"
 
 
-def command_line(
-    name: str, description: str | None, *, device: bool = True
-) -> argparse.ArgumentParser:
-    """A parser with ``--output`` and ``--device``.
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+"""The default: a GPU if there is one."""
 
-    Args:
-        name: of the benchmark, and of its result file.
-        description: the module's docstring.
-        device: whether it runs on a device of the user's choice.
-    """
-    parser = argparse.ArgumentParser(
-        prog=f"python -m benchmarks.{name}",
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+
+def numbers_by_x(metavar: str) -> tyro.constructors.PrimitiveConstructorSpec[tuple[int, ...]]:
+    """How the command line reads sizes such as 256x2048x1x1000; ``metavar`` is BxDxTxK then."""
+
+    def parse(words: list[str]) -> tuple[int, ...]:
+        numbers = tuple(map(int, words[0].split("x")))
+        if len(numbers) != len(metavar.split("x")):
+            raise ValueError(f"{words[0]!r} is no size {metavar}")
+        return numbers
+
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=metavar,
+        instance_from_str=parse,
+        is_instance=lambda value: isinstance(value, tuple),
+        str_from_instance=lambda numbers: ["x".join(map(str, numbers))],
     )
-    if device:
-        parser.add_argument(
-            "--device",
-            default="cuda" if torch.cuda.is_available() else "cpu",
-            help="cpu, cuda, ... (default: a GPU if there is one)",
-        )
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=result_file(name),
-        help=f"JSON file to write (default: benchmarks/results/{name}.json)",
-    )
-    return parser
 
 
 def result_file(name: str) -> Path:

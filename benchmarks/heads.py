@@ -7,8 +7,12 @@ tenth and ninetieth percentile. Peak memory is measured in a process of its own 
 
 - copy:       the features are copied once: they must be read, and a gradient as large written.
 - ready:      F.cross_entropy of logits that are there already, forward and backward.
-- linear:     nn.Linear, F.cross_entropy and AdamW: what people use. Several tasks have a
+- linear:     nn.Linear, F.cross_entropy and AdamW as most code has them. Several tasks have a
               ModuleDict of them.
+- linear-fused-adamw: the same with AdamW(fused=True).
+- linear-joined:      all tasks in one nn.Linear and one F.cross_entropy, AdamW(fused=True).
+- linear-chunked:     torch.nn.functional.linear_cross_entropy with its default chunks, of all tasks
+              in turn, and AdamW(fused=True); where torch has it (2.13 and later).
 - dense:      a fixed head with a stored matrix (orientation "random:0") and F.cross_entropy.
 - tiled, hadamard, canonical:        fixed heads by orientation, and F.cross_entropy.
 - tiled-fused, hadamard-fused, canonical-fused:  the same with losses.CompoundCrossEntropy.
@@ -22,21 +26,24 @@ Memory is measured where a learned head has a million weights or more.
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.util import find_spec
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import torch
+import tyro
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.harness import (
-    command_line,
+    DEVICE,
+    RESULTS,
     in_own_process,
     in_turn,
+    numbers_by_x,
     peak,
     reset_peak,
     write_result,
@@ -52,11 +59,13 @@ ORIENTATIONS = {
 }
 FUSED = ("tiled-fused", "hadamard-fused", "canonical-fused")
 FLOORS = ("copy", "ready")
+LEARNED = ("linear", "linear-fused-adamw", "linear-joined", "linear-chunked")
 RIVALS = {"liger": "liger_kernel", "cce": "cut_cross_entropy"}
 COMPILED = ("linear", "tiled", "tiled-fused")
 COMPILED_SIZES = ((256, 512, 1, 100), (256, 2048, 1, 1000))
 LARGE = 1_000_000  # weights of a learned head from which on memory is of interest
 
+Size = Annotated[tuple[int, ...], numbers_by_x("BxDxTxK")]
 SIZES = (
     # batch, d, tasks x classes: one task
     (256, 512, 1, 10),
@@ -90,7 +99,8 @@ def make_step(method: str, size: Sequence[int], device: str) -> Step:
     loss, parameters = _loss(name, (dim, tasks, classes), labels, device)
     if method.endswith("-compiled"):
         loss = torch.compile(loss)
-    optimizer = torch.optim.AdamW(parameters) if parameters else None
+    fused = True if name in LEARNED[1:] else None
+    optimizer = torch.optim.AdamW(parameters, fused=fused) if parameters else None
 
     def step() -> None:
         features.grad = None
@@ -109,13 +119,17 @@ def _loss(
     dim, tasks, classes = size
     if name == "ready":
         return partial(_ready, labels=labels, classes=classes), []
-    if name == "linear":
-        linears = nn.ModuleDict({str(t): nn.Linear(dim, classes) for t in range(tasks)}).to(device)
-        columns = labels.unbind(1)
-        return partial(_separate, list(linears.values()), columns), list(linears.parameters())
+    if name == "linear-joined":
+        linear = nn.Linear(dim, tasks * classes, device=device)
+        return partial(_joined, linear, labels, classes), list(linear.parameters())
+    if name in LEARNED:
+        linears = [nn.Linear(dim, classes, device=device) for _ in range(tasks)]
+        parameters = [parameter for linear in linears for parameter in linear.parameters()]
+        loss = _chunked if name == "linear-chunked" else _separate
+        return partial(loss, linears, labels.unbind(1)), parameters
     if name in RIVALS:
         linear = nn.Linear(dim, classes, bias=False, device=device)
-        return partial(_rival(name), linear.weight, labels[:, 0]), [linear.weight]
+        return partial(_rival(name), linear.weight, labels[:, 0]), list(linear.parameters())
     orientation = ORIENTATIONS[name.removesuffix("-fused")]
     head = CompoundETFHead(dim, [classes] * tasks, orientation=orientation, device=device)
     if name.endswith("-fused"):
@@ -129,6 +143,21 @@ def _ready(logits: Tensor, labels: Tensor, classes: int) -> Tensor:
 
 def _separate(linears: list[nn.Linear], columns: Sequence[Tensor], features: Tensor) -> Tensor:
     return _sum(F.cross_entropy(h(features), y) for h, y in zip(linears, columns, strict=True))
+
+
+def _joined(linear: nn.Linear, labels: Tensor, classes: int, features: Tensor) -> Tensor:
+    tasks = labels.shape[1]
+    return _ready(linear(features), labels, classes) * tasks
+
+
+def _chunked(linears: list[nn.Linear], columns: Sequence[Tensor], features: Tensor) -> Tensor:
+    # Not in torch 2.11 and 2.12.
+    loss = getattr(F, "linear_cross_entropy")  # noqa: B009
+    options = getattr(nn, "LinearCrossEntropyOptions")()  # noqa: B009
+    return _sum(
+        loss(features, head.weight, y, linear_bias=head.bias, options=options)
+        for head, y in zip(linears, columns, strict=True)
+    )
 
 
 def _fixed(head: CompoundETFHead, columns: Sequence[Tensor], features: Tensor) -> Tensor:
@@ -160,7 +189,12 @@ def _rival(name: str) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
 
 def methods_for(size: Sequence[int], device: str) -> list[str]:
     """The ways that this size and this machine allow."""
-    methods = [*FLOORS, "linear", *ORIENTATIONS, *FUSED]
+    learned = list(LEARNED)
+    if size[2] == 1:
+        learned.remove("linear-joined")  # the same as linear-fused-adamw
+    if not hasattr(nn, "LinearCrossEntropyOptions"):
+        learned.remove("linear-chunked")
+    methods = [*FLOORS, *learned, *ORIENTATIONS, *FUSED]
     if torch.device(device).type == "cuda" and size[2] == 1:
         methods += [name for name, module in RIVALS.items() if find_spec(module)]
     if tuple(size) in COMPILED_SIZES:
@@ -189,22 +223,27 @@ def measure_memory(method: str, size: Sequence[int], device: str) -> dict[str, A
     return {"bytes": peak(device) - before}
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure what the command line says, and write it."""
-    options = _options(arguments)
-    sizes = options.sizes or [
-        *SIZES,
-        *(ON_A_GPU if torch.device(options.device).type == "cuda" else ()),
-    ]
+def main(
+    *,
+    sizes: tuple[Size, ...] = (),
+    seconds: float = 10,
+    device: str = DEVICE,
+    output: Path = RESULTS / "heads.json",
+) -> None:
+    """Measure all ways, and write it.
+
+    Args:
+        sizes: batch, features, tasks and classes of each; those of the module by default.
+        seconds: time for each size.
+        device: where to measure: cpu, cuda, ...
+        output: JSON file to write.
+    """
+    on_a_gpu = ON_A_GPU if torch.device(device).type == "cuda" else ()
     entries = []
-    for size in sizes:
-        methods = methods_for(size, options.device)
+    for size in sizes or SIZES + on_a_gpu:
+        methods = methods_for(size, device)
         times = in_own_process(
-            measure_times,
-            size=size,
-            methods=methods,
-            device=options.device,
-            seconds=options.seconds,
+            measure_times, size=size, methods=methods, device=device, seconds=seconds
         )
         named = dict(zip(("batch", "dim", "tasks", "classes"), size, strict=True))
         for method in methods:
@@ -212,10 +251,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             entries.append({**named, "method": method, **timed})
             if size[1] * size[2] * size[3] >= LARGE:
                 entries[-1]["memory"] = in_own_process(
-                    measure_memory, method=method, size=size, device=options.device
+                    measure_memory, method=method, size=size, device=device
                 )
             print(_line(entries[-1]), flush=True)
-    write_result(options.output, options.device, {"steps": entries})
+    write_result(output, device, {"steps": entries})
 
 
 def _line(entry: dict[str, Any]) -> str:
@@ -225,30 +264,5 @@ def _line(entry: dict[str, Any]) -> str:
     return f"{size:24} {entry['method']:20} {time_text:>12} {memory}"
 
 
-def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = command_line("heads", __doc__)
-    parser.add_argument(
-        "--sizes",
-        nargs="+",
-        type=_size,
-        metavar="BxDxTxK",
-        help="batch, features, tasks and classes of each, such as 256x2048x1x1000 (default: all)",
-    )
-    parser.add_argument(
-        "--seconds", type=float, default=10, help="time for each size (default: %(default)s)"
-    )
-    return parser.parse_args(arguments)
-
-
-def _size(text: str) -> tuple[int, ...]:
-    parts = text.split("x")
-    if len(parts) != 4 or not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise argparse.ArgumentTypeError(f"{text!r} is no size BxDxTxK")
-    batch, dim, tasks, classes = map(int, parts)
-    if classes < 2 or dim < tasks * (classes - 1):
-        raise argparse.ArgumentTypeError(f"{text!r}: needs K >= 2 and D >= T (K - 1)")
-    return batch, dim, tasks, classes
-
-
 if __name__ == "__main__":
-    main()
+    tyro.cli(main, prog="python -m benchmarks.heads", description=__doc__)

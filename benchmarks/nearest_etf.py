@@ -34,21 +34,24 @@ versions, device and date.
 
 from __future__ import annotations
 
-import argparse
 import math
 import warnings
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+import tyro
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.harness import (
-    command_line,
+    DEVICE,
+    RESULTS,
     in_own_process,
+    numbers_by_x,
     peak,
     reset_peak,
     timings,
@@ -63,32 +66,44 @@ from etf_heads.geometry import (
     simplex_scale,
 )
 
+Shape = Annotated[tuple[int, ...], numbers_by_x("DxK")]
 SHAPES = ((64, 10), (512, 10), (512, 100), (2048, 1000))
 BATCH = 128
 TOLERANCE = 1e-8  # the norm of the Riemannian gradient at which rivals stop
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure what the command line says, and write it."""
-    options = _options(arguments)
-    result: dict[str, Any] = {"limit_s": options.limit, "solvers": [], "training_step": []}
-    for dim, classes in options.shapes:
-        for solver in SOLVERS:
-            result["solvers"].append(_entry(measure_solver, options, solver, dim, classes))
-        for head in HEADS:
-            result["training_step"].append(_entry(measure_step, options, head, dim, classes))
-    result["training_step"].append(_entry(measure_step, options, "resnet18", 512, 100))
-    write_result(options.output, options.device, result)
+def main(
+    *,
+    shapes: tuple[Shape, ...] = SHAPES,
+    limit: float = 120,
+    seconds: float = 1,
+    device: str = DEVICE,
+    output: Path = RESULTS / "nearest_etf.json",
+) -> None:
+    """Measure all solvers and heads, and write it.
 
+    Args:
+        shapes: sizes to measure.
+        limit: seconds for each measurement.
+        seconds: least time spent on one timing.
+        device: where to measure: cpu, cuda, ...
+        output: JSON file to write.
+    """
 
-def _entry(
-    measure: Callable[..., Any], options: argparse.Namespace, name: str, dim: int, classes: int
-) -> dict[str, Any]:
-    what = {"name": name, "dim": dim, "classes": classes}
-    setting = {"device": options.device, "seconds": options.seconds}
-    entry = what | in_own_process(measure, limit=options.limit, **what, **setting)
-    _show(entry)
-    return entry
+    def entry(measure: Callable[..., Any], name: str, dim: int, classes: int) -> dict[str, Any]:
+        what = {"name": name, "dim": dim, "classes": classes}
+        setting = {"device": device, "seconds": seconds}
+        found = what | in_own_process(measure, limit=limit, **what, **setting)
+        _show(found)
+        return found
+
+    solvers, steps = [], []
+    for shape in shapes:
+        solvers += [entry(measure_solver, solver, *shape) for solver in SOLVERS]
+        steps += [entry(measure_step, head, *shape) for head in HEADS]
+    steps.append(entry(measure_step, "resnet18", 512, 100))
+    result = {"limit_s": limit, "solvers": solvers, "training_step": steps}
+    write_result(output, device, result)
 
 
 # --- solvers: class means (K, d) -> frame (K, d)
@@ -285,22 +300,5 @@ def _show(entry: dict[str, Any]) -> None:
     print(f"{entry['dim']}x{entry['classes']} {entry['name']}: {times | rest}", flush=True)
 
 
-def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = command_line("nearest_etf", __doc__)
-    parser.add_argument(
-        "--shapes", nargs="+", type=_shape, default=SHAPES, metavar="DxK", help="sizes to measure"
-    )
-    parser.add_argument("--limit", type=float, default=120, help="seconds for each measurement")
-    parser.add_argument("--seconds", type=float, default=1, help="least time spent on one timing")
-    return parser.parse_args(arguments)
-
-
-def _shape(text: str) -> tuple[int, int]:
-    dim, _, classes = text.partition("x")
-    if not (dim.isdecimal() and classes.isdecimal() and int(dim) >= int(classes) - 1 > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is no size DxK with K >= 2 and D >= K - 1")
-    return int(dim), int(classes)
-
-
 if __name__ == "__main__":
-    main()
+    tyro.cli(main, prog="python -m benchmarks.nearest_etf", description=__doc__)

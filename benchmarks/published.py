@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,7 +82,7 @@ def _narrow_and_fix(model: nn.Module, classes: int) -> None:
     _fix(narrow_features(model, classes), classes)
 
 
-def _classifier(model: nn.Module) -> dict[str, nn.Module]:
+def _classifier(model: nn.Module) -> Mapping[str, Any]:
     return find_heads(model, "fc" if hasattr(model, "fc") else None)
 
 

@@ -30,7 +30,7 @@ class Benchmark:
 
     def run(self) -> None:
         """Measure, and write the result file."""
-        import_module(f"benchmarks.{self.name}").main([])
+        import_module(f"benchmarks.{self.name}").main()
 
     def section(self, result: Mapping[str, Any]) -> Section:
         """What the page shows of a result."""

@@ -8,13 +8,15 @@ Beside it the figures that papers report, counted in the same way.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
+import tyro
 from torch import nn
 
-from benchmarks.harness import command_line, write_result
+from benchmarks.harness import RESULTS, write_result
 from benchmarks.published import published
 from etf_heads import replace_head, savings
 from etf_heads.surgery import find_heads, model_costs
@@ -75,16 +77,19 @@ ARCHITECTURES = {
 OPTIMIZER = "AdamW"
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Count everything, and write it."""
-    options = command_line("savings", __doc__, device=False).parse_args(arguments)
+def main(output: Path = RESULTS / "savings.json") -> None:
+    """Count everything, and write it.
+
+    Args:
+        output: JSON file to write.
+    """
     rows = []
     for library, names in ARCHITECTURES.items():
         for name in names:
             rows += [row(library, name, classes) for classes in CLASSES]
             print(library, name, *(f"{r['share']:.2%}" for r in rows[-len(CLASSES) :]), flush=True)
     result = {"optimizer": OPTIMIZER, "rows": rows, "published": published()}
-    write_result(options.output, "cpu", result)
+    write_result(output, "cpu", result)
 
 
 def row(library: str, name: str, classes: int) -> dict[str, Any]:
@@ -92,7 +97,7 @@ def row(library: str, name: str, classes: int) -> dict[str, Any]:
     with torch.device("meta"):
         model = build(library, name, classes)
     before = model_costs(model, OPTIMIZER)
-    heads = find_heads(model)
+    heads: Mapping[str, Any] = find_heads(model)
     head_parameters = sum(p.numel() for h in heads.values() for p in h.parameters())
     features = min(classifier.weight.shape[1] for classifier in heads.values())
     saved = None
@@ -125,4 +130,4 @@ def build(library: str, name: str, classes: int) -> nn.Module:
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main, prog="python -m benchmarks.savings", description=__doc__)

@@ -19,26 +19,27 @@ the optimiser count nothing. Structured heads are no matrix products, so they co
 precision "no" on a GPU, convolutions may use TF32, which the product does not.)
 
 The images are random uint8 tensors made here: shapes matter, contents do not. They are of three
-channels, with 100 classes, as in CIFAR-100. It runs where the recipes run: on a GPU if there is
-one, and on the CPU with ACCELERATE_USE_CPU=true.
+channels, as in CIFAR-100. It runs where the recipes run: on a GPU if there is one, and on the CPU
+with ACCELERATE_USE_CPU=true.
 """
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
+import tyro
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.harness import command_line, in_own_process, in_turn, write_result
+from benchmarks.harness import RESULTS, in_own_process, in_turn, write_result
 from recipes.data import ImageData, ImageSet
 from recipes.training.engine import Run
 from recipes.training.network import Network
@@ -46,28 +47,49 @@ from recipes.training.processes import make_accelerator, process_state
 from recipes.training.settings import PRESETS, RunConfig
 
 HEADS = ("learned", "compound")
-CLASSES = 100
 SHIFT = 4  # pixels, as for CIFAR-100
+Precision = Literal["no", "bf16", "fp16"]
 PREFETCHED = 2  # batches a worker, DataLoader's default
-DEFAULTS: dict[str, dict[str, Any]] = {
-    "cuda": {
-        "backbone": "resnet18",
-        "width": 64,
-        "batches": [128, 1024],
-        "precision": "bf16",
-        "images": 50_000,
-        "steps": 20,
-        "product": 8192,
-    },
-    "cpu": {
-        "backbone": "cnn",
-        "width": 16,
-        "batches": [64],
-        "precision": "no",
-        "images": 5_000,
-        "steps": 4,
-        "product": 1024,
-    },
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to measure.
+
+    Attributes:
+        backbone: as in the recipes.
+        width: of the backbone.
+        batches: batch sizes.
+        classes: class counts; all batch sizes are measured with each.
+        image_size: in pixels.
+        precision: of the mixed precision training, as in the recipes.
+        compiled: measure --compile too.
+        images: in an epoch.
+        workers: processes that transform images.
+        steps: in a round, at least.
+        product: rows of the matrix product.
+        seconds: for each size.
+        output: JSON file to write.
+    """
+
+    backbone: str
+    width: int
+    batches: tuple[int, ...]
+    precision: Precision
+    images: int
+    steps: int
+    product: int
+    classes: tuple[int, ...] = (100, 1000)
+    image_size: int = 32
+    compiled: bool = True
+    workers: int = os.cpu_count() or 1
+    seconds: float = 30
+    output: Path = RESULTS / "training.json"
+
+
+DEFAULTS = {
+    "cuda": Options("resnet18", 64, (128, 1024), "bf16", images=50_000, steps=20, product=8192),
+    "cpu": Options("cnn", 16, (64,), "no", images=5_000, steps=4, product=1024),
 }
 DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -79,8 +101,9 @@ def measure_size(
     backbone: str,
     width: int,
     batch: int,
+    classes: int,
     image_size: int,
-    precision: str,
+    precision: Precision,
     compiled: bool,
     images: int,
     workers: int,
@@ -93,20 +116,20 @@ def measure_size(
         PRESETS["cifar100"][1],
         backbone=backbone,
         width=width,
-        features=max(8 * width, CLASSES),  # those of a ResNet, and enough for a simplex ETF
+        features=max(8 * width, classes),  # those of a ResNet, and enough for a simplex ETF
         batch_size=batch,
         mixed_precision=precision,
     )
     accelerator = make_accelerator(config)
     device = accelerator.device
-    data = random_images(images, image_size)
+    data = random_images(images, image_size, classes)
     resident = data.to(device)
     runs = {
         head + suffix: Run(replace(config, head=head, compile=bool(suffix)), accelerator, resident)
         for suffix in (("", "-compiled") if compiled else ("",))
         for head in HEADS
     }
-    calls = {way: recipe_step(run) for way, run in runs.items()}
+    calls: dict[str, Callable[[], object]] = {way: recipe_step(run) for way, run in runs.items()}
     plain = Run(replace(config, head="learned"), accelerator, resident, _standardised)
     calls["input"] = partial(next, _endless(plain.batches))
     calls["workers"] = worker_step(plain, data.train, workers)
@@ -124,11 +147,11 @@ def measure_size(
     return {"steps_a_round": repeats, "ways": _derived(times, flops, batch, repeats)}
 
 
-def random_images(images: int, size: int) -> ImageData:
+def random_images(images: int, size: int, classes: int) -> ImageData:
     """Random images (N, 3, size, size) with random labels."""
     pixels = torch.randint(256, (images, 3, size, size), dtype=torch.uint8)
-    split = ImageSet(pixels, torch.randint(CLASSES, (images, 1)))
-    return ImageData({"class": CLASSES}, split, split, shift=SHIFT, flip=True)
+    split = ImageSet(pixels, torch.randint(classes, (images, 1)))
+    return ImageData({"class": classes}, split, split, shift=SHIFT, flip=True)
 
 
 def recipe_step(run: Run) -> Callable[[], None]:
@@ -188,7 +211,7 @@ class OneByOne(Dataset[Batch]):
 
 def _standardised(config: RunConfig, data: ImageData) -> Network:
     network = Network(config, data)
-    network.standardise = nn.Identity()  # the workers do it
+    network.standardise = nn.Identity()  # type: ignore[assignment] # the workers do it
     return network
 
 
@@ -231,21 +254,29 @@ def _derived(
     return ways
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure what the command line says, and write it."""
-    device = str(process_state().device)
-    options = vars(_options(arguments, DEFAULTS["cuda" if "cuda" in device else "cpu"]))
-    output, seconds = options.pop("output"), options.pop("seconds")
+def main(options: Options | None = None) -> None:
+    """Measure, and write it; by default what suits the device at hand."""
+    options = options or defaults()
+    shared = asdict(options)
+    names = ("batches", "classes", "seconds", "output")
+    batches, many, seconds, output = (shared.pop(name) for name in names)
     sizes = []
-    for batch in options.pop("batches"):
-        size = {**options, "batch": batch}
+    for classes, batch in itertools.product(many, batches):
+        size = {**shared, "classes": classes, "batch": batch}
         sizes.append(size | in_own_process(measure_size, **size, seconds=seconds))
         print(_lines(sizes[-1]), flush=True)
-    write_result(output, device, {"classes": CLASSES, "sizes": sizes})
+    write_result(output, str(process_state().device), {"sizes": sizes})
+
+
+def defaults() -> Options:
+    """Options for the device at hand."""
+    return DEFAULTS["cuda" if process_state().device.type == "cuda" else "cpu"]
 
 
 def _lines(size: dict[str, Any]) -> str:
-    what = f"{size['backbone']}, width {size['width']}, batch {size['batch']}"
+    what = (
+        f"{size['backbone']}, width {size['width']}, K = {size['classes']}, batch {size['batch']}"
+    )
     if "ways" not in size:
         return f"{what}: {size}"
     lines = [f"{what}:"]
@@ -256,23 +287,6 @@ def _lines(size: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _options(arguments: Sequence[str] | None, defaults: dict[str, Any]) -> argparse.Namespace:
-    parser = command_line("training", __doc__, device=False)
-    add = partial(parser.add_argument, help="(default here: %(default)s)")
-    add("--backbone", help="as in the recipes (default here: %(default)s)")
-    add("--width", type=int)
-    add("--batches", type=int, nargs="+", metavar="B")
-    add("--image-size", type=int, default=32, metavar="PIXELS")
-    add("--precision", choices=tuple(DTYPES))
-    add("--compiled", action=argparse.BooleanOptionalAction, default=True)
-    add("--images", type=int, metavar="N", help="in an epoch (default here: %(default)s)")
-    add("--workers", type=int, default=os.cpu_count() or 1, metavar="N")
-    add("--steps", type=int, help="in a round, at least (default here: %(default)s)")
-    add("--product", type=int, metavar="ROWS")
-    add("--seconds", type=float, default=30, help="for each size (default: %(default)s)")
-    parser.set_defaults(**defaults)
-    return parser.parse_args(arguments)
-
-
 if __name__ == "__main__":
-    main()
+    prog = "python -m benchmarks.training"
+    main(tyro.cli(Options, default=defaults(), prog=prog, description=__doc__))

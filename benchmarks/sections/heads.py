@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.charts import Bars, bar_chart
+from benchmarks.heads import LEARNED
 from benchmarks.page import Section, Table
 from recipes.pages.page import Figure
 from recipes.pages.tables import Line, bytes_in_words
 
-OURS, THEIRS, FLOOR = "tiled-fused", "linear", "ready"
-SHOWN = (THEIRS, "dense", "tiled", OURS, FLOOR)
+OURS, FLOOR = "tiled-fused", "ready"
+FASTEST = "fastest learned"
+SHOWN = ("dense", "tiled", OURS, FLOOR)
 
 Size = tuple[int, int, int, int]
 Times = Mapping[tuple[Size, str], Mapping[str, Any]]
@@ -20,12 +22,12 @@ Times = Mapping[tuple[Size, str], Mapping[str, Any]]
 def section(result: Mapping[str, Any]) -> Section:
     """Times as grouped bars; ratios, all times, and memory as tables."""
     times, sizes = timed(result)
-    ratios = [r for size in sizes if (r := _ratio(times, size, THEIRS, OURS)) is not None]
+    ratios = [r for size in sizes if (r := _ratio(times, size, FASTEST, OURS)) is not None]
     span = f"{min(ratios):.1f} to {max(ratios):.0f}" if ratios else "–"
     return Section(
         title="What does a training step cost in the head?",
         verdict=_verdict(times, sizes, span),
-        card=(span, "times less time in head, loss and optimiser than nn.Linear with AdamW"),
+        card=(span, "times less time in head, loss and optimiser than the fastest learned head"),
         figures=(Figure(_chart(times, sizes), "Median times on a logarithmic scale."),),
         tables=(
             Table(ratio_table(times, sizes), _RATIOS),
@@ -42,9 +44,10 @@ def timed(result: Mapping[str, Any]) -> tuple[Times, list[Size]]:
 
 
 _RATIOS = (
-    f"Ratios of medians, within one process and run. “{OURS}” is a fixed head in the default "
-    "orientation with CompoundCrossEntropy; “ready” is the cross-entropy of logits that exist "
-    "already, which no head can do without."
+    "Ratios of medians, within one process and run. “Learned” is the fastest of nn.Linear with "
+    f"AdamW ({', '.join(LEARNED)}); “{OURS}” is a fixed head in the default orientation with "
+    "CompoundCrossEntropy; “ready” is the cross-entropy of logits that exist already, which no "
+    "head can do without."
 )
 _TIMES = (
     "Milliseconds a step, medians; the file has the tenth and ninetieth percentiles. What each way "
@@ -53,16 +56,24 @@ _TIMES = (
 
 
 def ratio_table(times: Times, sizes: Sequence[Size]) -> list[Line]:
-    """For each size, how the fixed head stands to the learned one and to the floor."""
+    """For each size, how the fixed head stands to the fastest learned one and to the floor."""
     lines: list[Line] = [
-        ("batch x features", f"{THEIRS}, ms", f"{OURS}, ms", "times less", f"times {FLOOR}")
+        (
+            "batch x features",
+            "fastest learned",
+            "ms",
+            f"{OURS}, ms",
+            "times less",
+            f"times {FLOOR}",
+        )
     ]
     for size in sizes:
-        cells = [_cell(times.get((size, method))) for method in (THEIRS, OURS)]
-        for pair in ((THEIRS, OURS), (OURS, FLOOR)):
+        method = _fastest(times, size)
+        cells = [_cell(times.get((size, name))) for name in (method, OURS)]
+        for pair in ((FASTEST, OURS), (OURS, FLOOR)):
             ratio = _ratio(times, size, *pair)
             cells.append("–" if ratio is None else f"{ratio:.1f}")
-        lines.append((_words(size), *cells))
+        lines.append((_words(size), method, *cells))
     return lines
 
 
@@ -107,7 +118,15 @@ def _reason(entry: Mapping[str, Any]) -> str:
     return str(entry.get("stopped") or entry.get("failed") or "–")
 
 
+def _fastest(times: Times, size: Size) -> str:
+    """The fastest learned head; the plain one where none could be measured."""
+    found = {m: t for m in LEARNED if (t := _median(times, size, m)) is not None}
+    return min(found, key=lambda method: found[method], default=LEARNED[0])
+
+
 def _median(times: Times, size: Size, method: str) -> float | None:
+    if method == FASTEST:
+        method = _fastest(times, size)
     return times.get((size, method), {}).get("median_s")
 
 
@@ -122,15 +141,16 @@ def _verdict(times: Times, sizes: Sequence[Size], span: str) -> str:
         return "Nothing could be measured."
     return (
         f"Head, loss and optimiser step of a fixed head take {span} times less time than those of "
-        f"nn.Linear with AdamW, and {min(floors):.1f} to {max(floors):.1f} times that of the "
-        "cross-entropy of logits that are there already; the larger the head, the more it saves."
+        f"the fastest learned head, and {min(floors):.1f} to {max(floors):.1f} times that of the "
+        "cross-entropy of logits that are there already; the larger the head, the more it saves. "
+        "What that is of a whole training step: see below."
     )
 
 
 def _chart(times: Times, sizes: Sequence[Size]) -> str:
     series = {
         method: [None if (t := _median(times, size, method)) is None else 1e3 * t for size in sizes]
-        for method in SHOWN
+        for method in (FASTEST, *SHOWN)
     }
     bars = Bars("Milliseconds a step", [_words(size) for size in sizes], series)
     return bar_chart([bars], text=lambda v: f"{v:.3g} ms", logarithmic=True, missing="failed")

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.charts import Bars, bar_chart
-from benchmarks.page import Figure, Section, Table
+from benchmarks.page import Section, Table
+from recipes.pages.page import Figure
 from recipes.pages.tables import Line, bytes_in_words
 
 OURS = "polar"

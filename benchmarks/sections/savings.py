@@ -7,7 +7,8 @@ from statistics import median
 from typing import Any
 
 from benchmarks.charts import Bars, bar_chart
-from benchmarks.page import Figure, Section, Table
+from benchmarks.page import Section, Table
+from recipes.pages.page import Figure
 from recipes.pages.tables import Line, bytes_in_words
 
 CHARTED = (1000, 21841)

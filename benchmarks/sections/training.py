@@ -7,6 +7,7 @@ from typing import Any
 
 from benchmarks.charts import Bars, bar_chart
 from benchmarks.page import Section, Table
+from benchmarks.training import HEADS
 from recipes.pages.page import Figure
 from recipes.pages.tables import Line
 
@@ -20,14 +21,15 @@ WAYS = {
     "input": "loader and augmentation of the recipe alone",
 }
 OURS = tuple(way for way in WAYS if way not in (THEIRS, "input"))
+COMPILED = "-compiled"
 
 Sizes = Sequence[Mapping[str, Any]]
 
 
 def section(result: Mapping[str, Any]) -> Section:
     """Images a second as bars; times, shares and FLOPs as a table."""
-    sizes = result["sizes"]
-    rates = [_rate(size, _fastest(size)) for size in sizes if "ways" in size]
+    sizes = sizes_of(result)
+    rates = [_rate(size, _fastest(size)) or 0 for size in sizes if "ways" in size]
     return Section(
         title="How fast does a recipe train?",
         verdict=_verdict(sizes),
@@ -36,8 +38,34 @@ def section(result: Mapping[str, Any]) -> Section:
             "images a second through the whole training step of a recipe",
         ),
         figures=(Figure(_chart(sizes), _CHART),),
-        tables=(Table(training_table(sizes), _TABLE),),
+        tables=(Table(step_table(sizes), _STEPS), Table(training_table(sizes), _TABLE)),
     )
+
+
+def sizes_of(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The sizes of a result; older ones have the number of classes once for all."""
+    return [{"classes": result.get("classes")} | size for size in result["sizes"]]
+
+
+_STEPS = (
+    "A whole training step with a fixed and with a learned head: loader, augmentation, network, "
+    "head and loss, backward, AdamW; ratios of medians, within one process and run. Above 1, the "
+    "fixed head makes a step faster; below, slower."
+)
+
+
+def step_table(sizes: Sizes) -> list[Line]:
+    """For each size, a step with the learned and with the fixed head."""
+    lines: list[Line] = [("whole step", "learned, ms", "fixed, ms", "times as fast")]
+    for size in sizes:
+        for suffix in ("", COMPILED):
+            ways = size.get("ways", {})
+            pair = [ways.get(head + suffix, {}).get("median_s") for head in HEADS]
+            if None not in pair:
+                learned, fixed = pair
+                times = (f"{1e3 * learned:.3g}", f"{1e3 * fixed:.3g}", f"{learned / fixed:.2f}")
+                lines.append((words(size) + suffix.replace("-", ", "), *times))
+    return lines
 
 
 _CHART = "Images a second on a logarithmic scale: " + "; ".join(
@@ -77,8 +105,8 @@ def words(size: Mapping[str, Any]) -> str:
     """A size in words."""
     precision = "float32" if size["precision"] == "no" else size["precision"]
     return (
-        f"{size['backbone']}, width {size['width']}, {size['image_size']} px, batch "
-        f"{size['batch']}, {precision}"
+        f"{size['backbone']}, width {size['width']}, {size['image_size']} px, K = "
+        f"{size['classes']}, batch {size['batch']}, {precision}"
     )
 
 

@@ -9,9 +9,10 @@ from own_process import sleep
 
 from benchmarks.__main__ import main
 from benchmarks.harness import in_own_process, result_file, timings
-from benchmarks.page import Figure, Section, Table, write_benchmarks_page
+from benchmarks.page import Section, Table, write_benchmarks_page
 from benchmarks.registry import BENCHMARKS, Benchmark
 from benchmarks.sections import savings as savings_section
+from recipes.pages.page import Figure
 from recipes.storage import read_json
 from tests.html_page import Page
 
@@ -112,7 +113,7 @@ def test_published_figures_agree_to_their_own_digits(ours, weights, published, a
 def test_the_program_renders_without_measuring(results, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(Benchmark, "run", lambda self: pytest.fail(f"{self.name} was run"))
     page = tmp_path / "deep" / "page.html"
-    main(["--render-only", "--page", str(page)])
+    main(render_only=True, page=page)
     assert capsys.readouterr().out == f"page: {page}\n"
     assert all(f'id="{b.name}"' in page.read_text("utf-8") for b in results)
 
@@ -124,7 +125,7 @@ def test_the_program_measures_what_it_is_told_and_can(tmp_path, capsys, monkeypa
     monkeypatch.setattr(
         "benchmarks.registry.find_spec", lambda name: {"torchmetrics": None}.get(name, name)
     )
-    main(["--only", "collapse", "nearest_etf", "--page", str(tmp_path / "page.html")])
+    main(only=("collapse", "nearest_etf"), page=tmp_path / "page.html")
     assert ran == ["nearest_etf"]
     assert "collapse: left out, needs torchmetrics" in capsys.readouterr().out
 

@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+import tyro
 from torch.utils.data import DataLoader
 
 from benchmarks import training
 from benchmarks.harness import in_turn, result_file
-from benchmarks.sections.training import section, training_table
+from benchmarks.sections.training import section, sizes_of, step_table, training_table
 from recipes.storage import read_json
 
 pytestmark = pytest.mark.recipes
@@ -14,6 +15,7 @@ TINY = {
     "backbone": "cnn",
     "width": 2,
     "batch": 4,
+    "classes": 100,
     "image_size": 8,
     "precision": "no",
     "compiled": False,
@@ -66,7 +68,7 @@ def test_shares_follow_from_the_times(measured):
 
 
 def test_workers_give_the_shapes_and_the_scale_that_the_recipes_have():
-    data = training.random_images(8, 8)
+    data = training.random_images(8, 8, 100)
     images, labels = next(iter(DataLoader(training.OneByOne(data.train), batch_size=8)))
     assert images.shape == data.train.images.shape
     assert images.dtype == torch.float32
@@ -91,13 +93,29 @@ def test_the_program_writes_what_it_measured(tmp_path, monkeypatch):
 
     monkeypatch.setattr(training, "in_own_process", measure)
     output = tmp_path / "training.json"
-    training.main(["--batches", "8", "16", "--no-compiled", "--output", str(output)])
+    options = tyro.cli(
+        training.Options,
+        default=training.DEFAULTS["cpu"],
+        args=["--batches", "8", "16", "--classes", "10", "--no-compiled", "--output", str(output)],
+    )
+    training.main(options)
     assert [size["batch"] for size in asked] == [8, 16]
+    assert [size["classes"] for size in asked] == [10, 10]
     assert not any(size["compiled"] for size in asked)
+    assert set(asked[0]) == set(TINY)
     written = read_json(output)
     assert [size["batch"] for size in written["sizes"]] == [8, 16]
     assert section(written).verdict == "Nothing could be measured."
     assert "no <compiler>" in training_table(written["sizes"])[1]
+    assert len(step_table(written["sizes"])) == 1
+
+
+def test_a_fixed_head_that_makes_a_step_slower_is_shown_so():
+    ways = {"learned": {"median_s": 0.008}, "compound": {"median_s": 0.01}}
+    size = {"backbone": "cnn", "width": 2, "image_size": 8, "batch": 4, "precision": "no"}
+    of_one_count = {"classes": 10, "sizes": [size | {"ways": ways}]}
+    _, line = step_table(sizes_of(of_one_count))
+    assert line == ("cnn, width 2, 8 px, K = 10, batch 4, float32", "8", "10", "0.80")
 
 
 def test_verdict_is_computed_from_the_ways():
