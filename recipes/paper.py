@@ -1,8 +1,9 @@
 """Test what "Neural Collapse in Multi-Task Learning" says: ``accelerate launch recipes/paper.py``.
 
 Each claim is trained for, measured, and judged by a rule that stands in its file under
-``recipes/claims``: it holds, or it does not. The terminal shows criteria and numbers; everything
-is in ``CLAIM.json``, and on a page of its own, ``CLAIM.html``, under ``runs/paper``.
+``recipes/claims``: it holds, does not hold, or is undecided. The terminal shows criteria and
+numbers; everything is in ``CLAIM.json``, and on a page of its own, ``CLAIM.html``, under
+``runs/paper``.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from accelerate import PartialState
 from recipes.claims import CLAIMS
 from recipes.claims.claim import Claim, Size
 from recipes.claims.evidence import Request, gather
+from recipes.claims.evidence import judged as rejudged
 from recipes.claims.report import criteria_table, numbers_table, verdict, write_claim
 from recipes.pages.tables import terminal_table
 from recipes.storage import read_json, write_json
@@ -45,7 +47,8 @@ class Options:
             shared machine then.
         output: directory of runs, results and pages. Finished runs in it are not run again, and
             a run that was killed goes on.
-        render_only: run nothing; write the pages of the results that are in the output directory.
+        render_only: run nothing; judge the results that are in the output directory, by the rule
+            as it stands now, and write their pages.
     """
 
     claims: Annotated[tuple[ClaimName, ...], tyro.conf.Positional] = ("all",)
@@ -75,7 +78,8 @@ def main() -> None:
 def _claim(claim: Claim, options: Options, state: PartialState) -> None:
     place = options.output / f"{claim.name}.json"
     if options.render_only:
-        judged = read_json(place)
+        found = read_json(place)
+        judged = found | rejudged(claim, found["size"], found["evidence"])
     else:
         judged = gather(
             claim,
@@ -90,8 +94,7 @@ def _claim(claim: Claim, options: Options, state: PartialState) -> None:
             ),
         )
     if state.is_main_process:
-        if not options.render_only:
-            write_json(place, judged, indent=None)
+        write_json(place, judged, indent=None)
         page = place.with_suffix(".html")
         write_claim(claim, judged, page)
         print(

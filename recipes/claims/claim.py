@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from statistics import fmean, stdev
 from typing import Any, Literal
 
-from recipes.comparison.summary import interval, mean_accuracy
+from recipes.comparison.summary import half_width, interval, mean_accuracy
 from recipes.data import ImageData
 from recipes.pages.page import Figure
 from recipes.storage import json_values
@@ -18,6 +20,9 @@ from recipes.training.settings import RunConfig
 
 Size = Literal["reduced", "full"]
 """Minutes on two CPU cores; or what the papers train, for which a GPU is needed."""
+
+Verdict = Literal["met", "not met", "undecided"]
+"""Of a criterion: its interval is right of its threshold, wrong of it, or has it within."""
 
 Settings = Mapping[str, Any]
 """Fields of :class:`recipes.training.settings.RunConfig`."""
@@ -79,16 +84,48 @@ class Criterion:
     why: str
 
     @property
-    def holds(self) -> bool:
-        """Whether the mean over seeds is on the right side; a NaN never is."""
-        mean = math.fsum(self.values) / len(self.values)
-        return mean <= self.threshold if self.relation == "at most" else mean >= self.threshold
+    def verdict(self) -> Verdict:
+        """Where the 95% interval of the mean over seeds lies: all on one side, or on both.
+
+        A single seed has no interval and decides nothing. A NaN is a failure.
+        """
+        if not all(map(math.isfinite, self.values)):
+            return "not met"
+        found = interval(self.values)
+        mean, half = found["mean"], found["half"]
+        assert mean is not None  # noqa: S101 (there is at least one value)
+        above = mean - self.threshold if self.relation == "at least" else self.threshold - mean
+        if half is None or abs(above) < half:
+            return "undecided"
+        return "met" if above >= 0 else "not met"
+
+    @property
+    def seeds_needed(self) -> int | None:
+        """Seeds whose interval, at the spread and mean seen, would lie on one side.
+
+        None where it does already, where one seed shows no spread, and beyond 10,000.
+        """
+        if self.verdict != "undecided" or len(self.values) < 2:
+            return None
+        gap, spread = abs(fmean(self.values) - self.threshold), stdev(self.values)
+        counts = range(len(self.values) + 1, 10_001)
+        decided = bisect_left(counts, True, key=lambda n: half_width(spread, n) <= gap)
+        return counts[decided] if decided < len(counts) else None
 
     def to_json(self) -> dict[str, Any]:
         """All of it, with mean and interval; None for NaN."""
         known = [value if math.isfinite(value) else None for value in self.values]
-        summary = {"values": known, "holds": self.holds, "interval": interval(self.values)}
+        summary = {"values": known, "interval": interval(self.values)}
+        summary |= {"verdict": self.verdict, "seeds_needed": self.seeds_needed}
         return asdict(self) | json_values(summary)
+
+
+def overall(verdicts: Iterable[str]) -> Literal["holds", "does not hold", "undecided"]:
+    """The verdict on a claim, by those on its criteria."""
+    found = set(verdicts)
+    if "not met" in found:
+        return "does not hold"
+    return "undecided" if "undecided" in found else "holds"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +137,8 @@ class Claim:
         title: of the page.
         says: what the paper says, with its source.
         plans: the runs, by size.
-        judge: criteria of the evidence; the claim holds if all do.
+        judge: criteria of the evidence; the claim holds if all are met, and does not if one is
+            not.
         measures: rows of the table and plots of the page: names in a history's ``collapse``,
             see :data:`recipes.comparison.report.MEASURES`.
         examine: more numbers (JSON values) of a trained network, kept as ``extra``.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from recipes.claims.claim import Claim, Plan, Record, Size, Variant
+from recipes.claims.claim import Claim, Plan, Record, Size, Variant, overall
 from recipes.data import DATASETS, load_data
 from recipes.storage import read_json, write_json
 from recipes.training.jobs import train_all
@@ -48,7 +48,7 @@ def gather(claim: Claim, request: Request) -> dict[str, Any]:
     comparisons; finished ones are not run again.
 
     Returns:
-        JSON values: ``claim``, ``size``, ``evidence``, ``criteria``, ``holds``, ``provenance``.
+        JSON values: ``claim``, ``size``, ``evidence``, ``criteria``, ``verdict``, ``provenance``.
     """
     plan, place = claim.plans[request.size], request.output / claim.name / request.size
     runs = [
@@ -71,7 +71,7 @@ def judged(claim: Claim, size: Size, evidence: dict[str, list[Record]]) -> dict[
         "size": size,
         "evidence": evidence,
         "criteria": criteria,
-        "holds": all(criterion["holds"] for criterion in criteria),
+        "verdict": overall(criterion["verdict"] for criterion in criteria),
     }
 
 

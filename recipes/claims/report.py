@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,20 +26,25 @@ Judged = Mapping[str, Any]
 def verdict(judged: Judged) -> str:
     """One sentence, by rule."""
     where = "at full size" if judged["size"] == "full" else "at reduced size; not run at full size"
-    sense = "Holds" if judged["holds"] else "Does not hold"
-    criteria = f"{_met(judged)} of {len(judged['criteria'])} criteria are met"
-    return f"{sense} {where}: {criteria} (n = {_seeds(judged)} seeds)."
+    counts = Counter(criterion["verdict"] for criterion in judged["criteria"])
+    criteria = f"{counts['met']} of {len(judged['criteria'])} criteria are met"
+    if counts["undecided"]:
+        criteria += f", {counts['undecided']} undecided"
+    return f"{judged['verdict'].capitalize()} {where}: {criteria} (n = {_seeds(judged)} seeds)."
 
 
 def overview(results: Sequence[Judged]) -> list[Line]:
     """A line for each claim."""
     return [
-        ("claim", "verdict", "criteria met", "seeds", "runs", "minutes of training"),
+        ("claim", "verdict", "met", "not met", "undecided", "seeds", "runs", "minutes of training"),
         *(
             (
                 judged["claim"],
-                "holds" if judged["holds"] else "does not hold",
-                f"{_met(judged)} of {len(judged['criteria'])}",
+                judged["verdict"],
+                *(
+                    str(sum(criterion["verdict"] == value for criterion in judged["criteria"]))
+                    for value in ("met", "not met", "undecided")
+                ),
                 str(_seeds(judged)),
                 str(len(_runs(judged))),
                 f"{sum(r['history'][-1]['train_seconds'] for r in _runs(judged)) / 60:.1f}",
@@ -51,13 +57,13 @@ def overview(results: Sequence[Judged]) -> list[Line]:
 def criteria_table(judged: Judged) -> list[Line]:
     """A line for each criterion."""
     return [
-        ("criterion", "measured", "needed", "met"),
+        ("criterion", "measured", "needed", "verdict"),
         *(
             (
                 criterion["statement"],
                 _measured(criterion["interval"]),
                 f"{criterion['relation']} {criterion['threshold']:g}",
-                "yes" if criterion["holds"] else "no",
+                _decision(criterion),
             )
             for criterion in judged["criteria"]
         ),
@@ -117,8 +123,14 @@ def _rules(judged: Judged) -> list[tuple[str, str]]:
     ]
 
 
-def _met(judged: Judged) -> int:
-    return sum(criterion["holds"] for criterion in judged["criteria"])
+def _decision(criterion: Mapping[str, Any]) -> str:
+    if criterion["verdict"] != "undecided":
+        return str(criterion["verdict"])
+    needed = criterion["seeds_needed"]
+    if needed is None:
+        few = criterion["interval"]["n"] == 1
+        return "undecided: " + ("two seeds at least are needed" if few else "too close to decide")
+    return f"undecided: {needed:,} seeds would decide"
 
 
 def _runs(judged: Judged) -> list[Record]:

@@ -35,9 +35,13 @@ def interval(values: Sequence[float]) -> dict[str, float | int | None]:
     mean = math.fsum(values) / n
     if n == 1:
         return {"mean": mean, "half": None, "n": 1}
-    variance = math.fsum((v - mean) ** 2 for v in values) / (n - 1)
-    half = float(stats.t.ppf(0.975, n - 1)) * math.sqrt(variance / n)
-    return {"mean": mean, "half": half, "n": n}
+    spread = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1))
+    return {"mean": mean, "half": half_width(spread, n), "n": n}
+
+
+def half_width(spread: float, n: int) -> float:
+    """Half of the 95% interval of a mean of n values with this standard deviation."""
+    return float(stats.t.ppf(0.975, n - 1)) * spread / math.sqrt(n)
 
 
 def compare(
