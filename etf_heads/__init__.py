@@ -5,6 +5,7 @@ Importing this needs torch and safetensors only. ``etf_heads.geometry``, ``.orie
 needs torchmetrics, is imported by its name.
 """
 
+from etf_heads._tasks import Tasks
 from etf_heads.heads import (
     ClassMeanHead,
     CompoundETFHead,
@@ -22,6 +23,7 @@ __all__ = [
     "CorrelatedETFHead",
     "ETFHead",
     "NearestETFHead",
+    "Tasks",
     "narrow_features",
     "replace_head",
     "savings",

@@ -1,10 +1,10 @@
-"""Heads that recognise the checkpoints of other heads, although most have no tensor in them.
+"""Modules that recognise the checkpoints of others, although most have no tensor in them.
 
-Two fixed heads of the same tasks may both have an empty ``state_dict``. What parts them goes where
-torch keeps the versions of modules: into the metadata of the ``state_dict``, which ``torch.save``
-writes and ``load_state_dict`` reads. There it adds no key, so nothing that reads tensors meets it;
-where only tensors are kept (safetensors, a ``state_dict`` rebuilt key by key), it is lost, and
-:func:`~etf_heads.surgery.save_model` is what keeps the head with its weights.
+Two fixed heads of the same tasks may both have an empty ``state_dict``. Their specifications go
+where torch keeps the versions of modules: into the metadata of the ``state_dict``, which
+``torch.save`` writes and ``load_state_dict`` reads. This adds no key for readers of tensors; where
+only tensors are kept (safetensors, a ``state_dict`` rebuilt key by key), it is lost, and
+:func:`~etf_heads.surgery.save_model` keeps the head with its weights.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from typing import Any
 
 from torch import nn
 
-from etf_heads._spec import Specified, class_name, describe, geometry_of
+from etf_heads._spec import class_name, identity
 
 KEY = "etf_heads"
 """In the metadata of a module's part of a ``state_dict``."""
 
 
 class Recognised(nn.Module):
-    """A module whose checkpoints say what it is; ``strict`` loading refuses those of others."""
+    """A module whose checkpoints describe it; ``strict`` loading refuses those of others."""
 
     def definition(self) -> dict[str, Any]:
-        """What the logits depend on and no tensor of ``state_dict`` tells, as JSON values."""
+        """A description with a "class", of JSON values; its :func:`identity` is compared."""
         raise NotImplementedError
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
@@ -43,9 +43,9 @@ class Recognised(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *strict_and_problems)
         # torch raises all problems but these whether loading is strict or not.
         _strict, _missing, unexpected_keys, _errors = strict_and_problems
-        unexpected_keys.extend(self._strangers(state_dict, prefix, local_metadata))
+        unexpected_keys.extend(self._problems(state_dict, prefix, local_metadata))
 
-    def _strangers(
+    def _problems(
         self, state_dict: Mapping[str, Any], prefix: str, metadata: Mapping[str, Any]
     ) -> list[str]:
         place = f"{prefix}{class_name(self)}"
@@ -74,25 +74,17 @@ _LEARNED = (
 _NO_HEAD = f"{{}}: the checkpoint has something else there, no head of this kind; {_WAYS_OUT}."
 
 
-def told(module: Specified) -> Any:
-    """A module's specification, or for one that cannot be written down how it prints."""
-    try:
-        return describe(module)
-    except ValueError:
-        return repr(module)
-
-
 def _differences(there: Any, here: dict[str, Any]) -> str:
-    """What differs between two definitions, for an error message; empty where nothing does."""
-    if not isinstance(there, Mapping):
+    """What differs between two descriptions, for an error message; empty where nothing does."""
+    theirs, ours = identity(there), identity(here)
+    if not isinstance(theirs, Mapping):
         return f"{there!r:.200}"
-    if there.get("class") != here["class"]:
+    if theirs.get("class") != ours["class"]:
         freeze = " (freeze() makes a fixed head of one that follows class means)"
-        return f"{there.get('class')}, here {here['class']}{freeze}"
-    ours, theirs = geometry_of(here), geometry_of(dict(there))
+        return f"{theirs.get('class')}, here {ours['class']}{freeze}"
     return "; ".join(
         f"{name} {_short(theirs.get(name))}, here {_short(ours.get(name))}"
-        for name in ours | theirs
+        for name in {**ours, **theirs}
         if ours.get(name) != theirs.get(name)
     )
 

@@ -1,7 +1,7 @@
-"""Modules told by their class and the arguments of their constructor, as JSON, and made from it.
+"""Specifications: modules as a class and the arguments of its constructor, in JSON.
 
-What is a formula of its arguments is told here; what is data stays in ``state_dict``, and only its
-shape is told. Modules are made on the meta device, where a shape costs nothing.
+What is a formula of its arguments is described; what is data stays in ``state_dict``, and only its
+shape is described. Modules are made on the meta device, where a shape costs nothing.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ Spec = dict[str, Any]
 """``{"class": name, "arguments": {...}}``, of JSON values."""
 
 _NO_GEOMETRY = {"dtype", "duality_gap"}
+_IN_STATE_DICT = {"in_features", "bias", "decay", "gradient", "update_every", "solver", "proximal"}
+"""Arguments of heads on which logits depend through the tensors of ``state_dict`` only."""
 _DTYPES = {
     str(dtype).removeprefix("torch."): dtype
     for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -26,10 +28,10 @@ _DTYPES = {
 
 
 class Specified(nn.Module):
-    """A module that :func:`describe` tells and :func:`make` makes again.
+    """A module that :func:`describe` describes and :func:`make` makes again.
 
-    Nothing is to be written in a subclass that keeps each argument of its constructor under the
-    argument's own name. Others override :meth:`arguments`.
+    A subclass that keeps each argument of its constructor under the argument's own name needs
+    nothing more. Others override :meth:`arguments`.
     """
 
     @classmethod
@@ -43,22 +45,23 @@ class Specified(nn.Module):
         return {name: getattr(self, name, _Missing(name)) for name in sorted(names)}
 
 
-def describe(module: Specified) -> Spec:
+def describe(module: Specified, *, partly: bool = False) -> Spec:
     """The specification of a module.
+
+    Args:
+        module: that keeps its arguments.
+        partly: write ``{"own": repr}`` for parts that no JSON can hold, instead of an error.
 
     Raises:
         ValueError: if a module made from it would not be the same, because an argument is not
             kept, or no JSON can hold it.
     """
-    name = class_name(module)
+    name, encode = class_name(module), _encode_or_print if partly else _encode
     try:
-        spec = {
-            "class": name,
-            "arguments": {key: _encode(value) for key, value in module.arguments().items()},
-        }
+        arguments = {key: encode(value) for key, value in module.arguments().items()}
     except TypeError as error:
         raise ValueError(f"{name} cannot be written down: {error}") from error
-    return spec
+    return {"class": name, "arguments": arguments}
 
 
 def class_name(module: nn.Module) -> str:
@@ -68,7 +71,7 @@ def class_name(module: nn.Module) -> str:
 
 
 def make(spec: Any, *, in_features: int) -> Any:
-    """A module on the meta device, of the structure that a specification tells.
+    """A module on the meta device, of the structure that a specification describes.
 
     Args:
         spec: from :func:`describe`, or from a file that somebody else wrote.
@@ -86,14 +89,46 @@ def make(spec: Any, *, in_features: int) -> Any:
     return module
 
 
-def geometry_of(value: Any) -> Any:
-    """What to compare of specifications: all but precision and proofs, and tasks in their order."""
+def identity(spec: Any) -> Any:
+    """What the logits of a head depend on and no tensor of ``state_dict`` shows.
+
+    Two heads with the same identity and the same ``state_dict`` have the same logits.
+
+    Args:
+        spec: from :func:`describe`, or what former versions kept in the metadata of checkpoints.
+            Of anything else, as damaged files have it, nothing is left out.
+    """
+    if not isinstance(spec, Mapping) or not isinstance(spec.get("arguments"), Mapping):
+        return _plain(spec)
+    parts = {k: v for k, v in spec["arguments"].items() if k not in _IN_STATE_DICT}
+    if parts.pop("learn_scale", False):
+        parts["scale"] = "learned"
+    tasks = parts.pop("tasks_or_classes", parts.pop("tasks", None))
+    name, tasks = spec.get("class"), tasks if isinstance(tasks, Mapping) else {"tasks": tasks}
+    if {"code", "orientation"} <= set(parts):  # the parts are what counts, not who chose them
+        name, tasks = "FixedHead", _argument(parts["code"], "tasks")
+    return _plain({"class": name, "tasks": tasks} | parts)
+
+
+def _listed(tasks: Any) -> Any:
+    return [tasks] if isinstance(tasks, int) else tasks
+
+
+def _argument(spec: Any, name: str) -> Any:
+    arguments = spec.get("arguments") if isinstance(spec, Mapping) else None
+    return arguments.get(name) if isinstance(arguments, Mapping) else None
+
+
+def _plain(value: Any) -> Any:
+    """Values to compare: without precision and proofs, and with tasks in their order."""
     if isinstance(value, Mapping):
         if set(value) == {"tasks"}:  # of equal mappings the order may differ
             tasks = value["tasks"]
-            return geometry_of(list(tasks.items()) if isinstance(tasks, Mapping) else tasks)
-        return {k: geometry_of(v) for k, v in value.items() if k not in _NO_GEOMETRY}
-    return [geometry_of(v) for v in value] if isinstance(value, list | tuple) else value
+            return _plain(list(tasks.items()) if isinstance(tasks, Mapping) else _listed(tasks))
+        if set(value) == {"own"}:
+            return value["own"]
+        return {k: _plain(v) for k, v in value.items() if k not in _NO_GEOMETRY}
+    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
 
 
 def _encode(value: Any) -> Any:
@@ -112,6 +147,13 @@ def _encode(value: Any) -> Any:
     if isinstance(value, nn.Module):
         return {"own": repr(value)}
     raise TypeError(f"{value!r:.200} is no JSON value")
+
+
+def _encode_or_print(value: Any) -> Any:
+    try:
+        return _encode(value)
+    except (TypeError, ValueError):
+        return {"own": repr(value)}
 
 
 def _decode(value: Any, in_features: int) -> Any:
@@ -142,6 +184,7 @@ def _decode(value: Any, in_features: int) -> Any:
 
 
 def _class(name: str) -> type[Specified]:
+    name = "FixedHead" if name == "MultiTaskFixedHead" else name  # of former versions
     found = [cls for cls in _subclasses(Specified) if cls.__name__ == name]
     if len(found) != 1:
         problem = "several classes" if found else "no class"
@@ -156,10 +199,13 @@ def _subclasses(cls: type[Specified]) -> Iterator[type[Specified]]:
 
 
 class _Missing:
-    """Stands for an argument that its module did not keep."""
+    """An argument that its module did not keep."""
 
     def __init__(self, name: str) -> None:
         self.name = name
+
+    def __repr__(self) -> str:
+        return f"<no {self.name}>"
 
     def __str__(self) -> str:
         return (

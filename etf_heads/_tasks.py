@@ -1,4 +1,4 @@
-"""What the tasks of a network are: their names, if any, and how many classes each has."""
+"""The tasks of a network: their names, if any, and the number of classes of each."""
 
 from __future__ import annotations
 
@@ -7,24 +7,31 @@ import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 V = TypeVar("V")
 
 TaskWeights = Mapping[str, float] | Sequence[float]
 """The weight of each task's loss, by task name or in order."""
 
-TaskSpec = Mapping[str, int] | Sequence[int]
-"""Class counts by task name, or in order."""
+TaskSpec = int | Mapping[str, int] | Sequence[int]
+"""The number of classes of one task, or those of several by task name or in order."""
 
 
 @dataclass(frozen=True)
 class Tasks:
     """Class counts of one or more classification tasks that share their features.
 
+    A head returns its logits in the form of its tasks: a dict when they have names, a tuple when
+    they were listed, and the tensor itself for a single task given by its number of classes.
+
     Attributes:
         sizes: number of classes K_t of each task, each at least 2.
-        names: one name a task, or None when the tasks were given in order only.
+        names: one name a task, or None when they have none.
+        single: whether there is one task, given by its number of classes alone.
 
     Example:
         >>> tasks = Tasks.parse({"left": 10, "right": 7})
@@ -32,16 +39,35 @@ class Tasks:
         (17, 15)
         >>> tasks.pack(["a", "b"])
         {'left': 'a', 'right': 'b'}
+        >>> Tasks.parse([10, 7]).pack(["a", "b"]), Tasks.parse(10).pack(["a"])
+        (('a', 'b'), 'a')
     """
 
     sizes: tuple[int, ...]
     names: tuple[str, ...] | None = None
+    single: bool = False
+
+    def __post_init__(self) -> None:
+        """A single task is one, without a name."""
+        if self.single and (len(self.sizes) != 1 or self.names is not None):
+            raise ValueError(f"single=True is for one task without a name, got {self}")
 
     @classmethod
     def parse(cls, tasks: TaskSpec | Tasks, argument: str = "tasks") -> Tasks:
-        """Check what a user gave; ``argument`` is the name that error messages blame."""
+        """The tasks that a user describes.
+
+        Args:
+            tasks: K for a single task; class counts by task name, or in order, for several; or
+                tasks parsed before.
+            argument: the name of the user's argument, for error messages.
+
+        Raises:
+            ValueError: if there is no task, or one has fewer than two classes.
+        """
         if isinstance(tasks, Tasks):
             return tasks
+        if isinstance(tasks, SupportsIndex):
+            return cls((class_count(tasks, argument),), single=True)
         names: tuple[str, ...] | None = None
         sizes: Iterable[Any]
         if isinstance(tasks, Mapping):
@@ -53,8 +79,9 @@ class Tasks:
             sizes = tuple(tasks)
         else:
             raise ValueError(
-                f"{argument} must map task names to class counts, or list class counts, such as "
-                f"{{'shape': 10, 'colour': 7}} or [10, 7]; got {tasks!r}"
+                f"{argument} must be the number of classes of one task, map task names to class "
+                "counts, or list class counts, such as 10, {'shape': 10, 'colour': 7} or [10, 7]; "
+                f"got {tasks!r}"
             )
         counts = []
         for position, size in enumerate(sizes):
@@ -98,14 +125,26 @@ class Tasks:
             raise ValueError(f"no task {task}: there are {len(self)}, counted from 0")
         return task % len(self)
 
-    def pack(self, values: Iterable[V]) -> dict[str, V] | tuple[V, ...]:
-        """One value a task, as a dict when the tasks have names, else as a tuple."""
+    def pack(self, values: Iterable[V]) -> dict[str, V] | tuple[V, ...] | V:
+        """One value a task: as a dict when they have names, else as a tuple; a single one bare."""
+        if self.single:
+            (value,) = values
+            return value
         if self.names is None:
             return tuple(values)
         return dict(zip(self.names, values, strict=True))
 
+    def split(
+        self, logits: Tensor, dim: int = -1
+    ) -> dict[str, Tensor] | tuple[Tensor, ...] | Tensor:
+        """Logits (or anything else) of all tasks side by side, task by task as in :meth:`pack`."""
+        if self.single:  # the tensor itself, which no view of it could replace everywhere
+            return logits
+        parts = logits.split(self.sizes, dim=dim)
+        return self.pack([parts[t] for t in range(len(self))])  # symbolic traces cannot iterate
+
     def unpack(self, values: Mapping[str, V] | Sequence[V], argument: str) -> tuple[V, ...]:
-        """The inverse of :meth:`pack`, checked: one value for every task."""
+        """One value for every task, in order, from values by task name or in order."""
         if isinstance(values, Mapping):
             if set(values) != set(self.labels):
                 raise ValueError(

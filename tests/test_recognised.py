@@ -88,8 +88,7 @@ class Upwards(Orientation):
 
 
 def own(step):
-    tasks = CompoundETFHead(8, [3]).tasks
-    return FixedHead(SimplexCode(tasks, tasks.rank), Upwards(8, 2, step), tasks)
+    return FixedHead(8, SimplexCode([3]), Upwards(8, 2, step))
 
 
 @pytest.mark.parametrize(
@@ -200,6 +199,6 @@ def test_damaged_metadata_is_another_head(damage):
 def test_only_metadata_tells_what_a_structured_head_is():
     state = ETFHead(8, 3).state_dict()
     assert not state
-    assert set(state._metadata) == {"", "code", "orientation"}
+    assert set(state._metadata) == {"", "codebook", "orientation"}
     # Of tensors alone nothing can be known; save_model is for that.
     ETFHead(8, 3, orientation="hadamard").load_state_dict(dict(state))

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+import torch
 
-from etf_heads._tasks import Tasks
+from etf_heads import Tasks
 
 
 def test_named_and_numbered_tasks():
@@ -25,13 +26,32 @@ def test_named_and_numbered_tasks():
     assert Tasks.parse(numbered) is numbered
 
 
+def test_a_single_task_is_given_by_its_number_of_classes():
+    single, listed = Tasks.parse(np.int64(10)), Tasks.parse([10])
+    assert (single.sizes, single.names, single.labels, len(single)) == ((10,), None, ("0",), 1)
+    assert single.pack(["a"]) == "a"
+    assert listed.pack(["a"]) == ("a",)
+    assert single.unpack(["a"], "labels") == ("a",)
+    logits = torch.zeros(4, 10)
+    assert single.split(logits) is logits
+    assert torch.equal(listed.split(logits)[0], logits)
+    with pytest.raises(ValueError, match="too many values"):
+        single.pack("ab")
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda: Tasks.parse({}), "tasks is empty: at least one task is needed"),
         (lambda: Tasks.parse([]), "tasks is empty"),
-        (lambda: Tasks.parse(10), "tasks must map task names to class counts, .* got 10"),
-        (lambda: Tasks.parse("10"), "tasks must map task names to class counts"),
+        (lambda: Tasks.parse(1), "tasks=1: a task needs at least 2 classes"),
+        (lambda: Tasks.parse(True), "tasks must be a positive integer, got True"),
+        (
+            lambda: Tasks.parse(2.5),
+            "tasks must be the number of classes of one task, map .* got 2.5",
+        ),
+        (lambda: Tasks((3, 2), single=True), "single=True is for one task without a name"),
+        (lambda: Tasks.parse("10"), "map task names to class counts, or list .* got '10'"),
         (lambda: Tasks.parse({"a": 1}), r"tasks\['a'\]=1: a task needs at least 2 classes"),
         (lambda: Tasks.parse([3, 0]), r"tasks\[1\] must be a positive integer, got 0"),
         (lambda: Tasks.parse([3, -2]), r"tasks\[1\] must be a positive integer, got -2"),

@@ -1,10 +1,14 @@
-"""Which angles the class vectors make: matrices C of few columns, mostly never stored.
+"""The angles between class vectors: matrices C of few columns, mostly never stored.
 
-Every head is ``logits = s * C (Uᵀ h)``; a code is the C. A new one is a subclass of :class:`Code`.
+Every head is ``logits = s * C (Uᵀ h)``; a code is the C, and says which tasks its rows are for. A
+new one is a subclass of :class:`Code` in a file of its own and a row of the table ``CODES`` in
+``tests/cases.py``, which gives it every check; :class:`~etf_heads.heads.FixedHead` makes a head
+of it.
 """
 
+from etf_heads._tasks import Tasks
 from etf_heads.codes._base import Code
 from etf_heads.codes._gram import GramCode, gram_rank
 from etf_heads.codes._simplex import CrossTask, SimplexCode
 
-__all__ = ["Code", "CrossTask", "GramCode", "SimplexCode", "gram_rank"]
+__all__ = ["Code", "CrossTask", "GramCode", "SimplexCode", "Tasks", "gram_rank"]

@@ -1,4 +1,4 @@
-"""What every code offers."""
+"""The interface of a code: the class vectors, in the coordinates of an orientation."""
 
 from __future__ import annotations
 
@@ -6,28 +6,82 @@ import torch
 from torch import Tensor
 
 from etf_heads._spec import Specified
+from etf_heads._tasks import Tasks, TaskSpec, positive_int
 from etf_heads._tracing import call_recorded
 
 
 class Code(Specified):
-    """A matrix C of shape (rows, columns): class vectors in the coordinates of an orientation.
+    r"""A matrix C of shape (rows, columns): class vectors in the coordinates of an orientation.
 
-    Subclasses implement :meth:`expand` in whatever way is fastest; they need not store C.
-    One that keeps its arguments under their own names can be saved and restored.
+    Rows belong to the classes of all tasks, side by side. A subclass implements :meth:`expand`
+    and, where it has a closed form, :meth:`vectors`; it need not store C. One that comes in
+    several widths implements :meth:`fitting`. One that keeps the arguments of its constructor
+    under their own names is saved and restored with its head.
 
     Args:
-        rows: number of class vectors, of all tasks together.
-        columns: dimensions they span, or a few more.
+        tasks: the tasks whose classes the rows are: K for one task, class counts by name or in
+            order for several.
+        columns: dimensions that the class vectors span, or a few more.
+
+    Attributes:
+        tasks: the tasks, as :class:`~etf_heads.Tasks`.
+        rows: number of class vectors, :math:`\sum K_t`.
+        columns: as given.
+
+    Example:
+        The axes and their negatives, two class vectors a dimension:
+
+        >>> class Axes(Code):
+        ...     def __init__(self, tasks):
+        ...         tasks = Tasks.parse(tasks)
+        ...         super().__init__(tasks, columns=tasks.total // 2)
+        ...
+        ...     def expand(self, coordinates):
+        ...         return torch.cat([coordinates, -coordinates], dim=-1)
+        >>> from etf_heads.heads import FixedHead
+        >>> head = FixedHead(8, Axes(6))
+        >>> head(torch.randn(4, 8)).shape, head.rows(torch.tensor([0, 5])).shape
+        (torch.Size([4, 6]), torch.Size([2, 8]))
     """
 
-    def __init__(self, rows: int, columns: int) -> None:
+    def __init__(self, tasks: TaskSpec | Tasks, columns: int) -> None:
         super().__init__()
-        self.rows = rows
-        self.columns = columns
+        self.tasks = Tasks.parse(tasks)
+        self.rows = self.tasks.total
+        self.columns = positive_int(columns, "columns")
+
+    def fitting(self, in_features: int, columns: int | None = None) -> Code:
+        """The code as it stands in a feature space, with as many columns as suit that.
+
+        Args:
+            in_features: d, the size of the features.
+            columns: what an orientation that is given already asks for.
+
+        Returns:
+            This code, or one of the same class vectors in other coordinates.
+
+        Raises:
+            ValueError: if the class vectors do not fit into d dimensions, or into the columns.
+        """
+        if columns not in (None, self.columns):
+            raise ValueError(f"the code has {self.columns} columns, the orientation {columns}")
+        if self.columns > in_features:
+            raise ValueError(
+                f"in_features={in_features} is too small for {type(self).__name__} of "
+                f"{list(self.tasks.sizes)} classes: {self.columns} needed"
+            )
+        return self
 
     def expand(self, coordinates: Tensor) -> Tensor:
         """Products C z: (..., columns) -> (..., rows)."""
         raise NotImplementedError
+
+    def vectors(self, indices: Tensor, *, dtype: torch.dtype = torch.float64) -> Tensor:
+        """Rows of C: indices (...) of classes, of all tasks side by side -> (..., columns).
+
+        Made here from all of C; a code with many rows gives its own formula.
+        """
+        return self.matrix(dtype=dtype, device=indices.device)[indices]
 
     @property
     def softmax_scale(self) -> float | None:
@@ -49,3 +103,7 @@ class Code(Specified):
         if (recorded := call_recorded(self, coordinates)) is not None:
             return recorded
         return self.expand(coordinates)
+
+    def extra_repr(self) -> str:
+        """Sizes, for ``print(module)``."""
+        return f"classes={list(self.tasks.sizes)}, columns={self.columns}"

@@ -8,7 +8,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from etf_heads._tasks import Tasks
+from etf_heads._precision import at_least_float32
+from etf_heads._tasks import Tasks, TaskSpec
 from etf_heads.codes._base import Code
 from etf_heads.geometry import helmert_expand, simplex_scale
 
@@ -26,15 +27,16 @@ class SimplexCode(Code):
       than they must. Each task is still a simplex ETF; the tasks are no longer orthogonal.
 
     Args:
-        tasks: class counts.
-        columns: one of the above.
+        tasks: K for one task, class counts by name or in order for several.
+        columns: one of the above; None for as many as there is room for (:meth:`fitting`), the
+            first until then.
         cross_task: "orthogonal", or "independent" to allow the last.
 
     Raises:
         ValueError: if the tasks do not fit into the columns, or a column would stay empty.
 
     Example:
-        >>> C = SimplexCode(Tasks.parse([3, 2]), columns=3).matrix()
+        >>> C = SimplexCode([3, 2], columns=3).matrix()
         >>> C @ C.T
         tensor([[ 1.0000, -0.5000, -0.5000,  0.0000,  0.0000],
                 [-0.5000,  1.0000, -0.5000,  0.0000,  0.0000],
@@ -43,36 +45,45 @@ class SimplexCode(Code):
                 [ 0.0000,  0.0000,  0.0000, -1.0000,  1.0000]], dtype=torch.float64)
     """
 
-    def __init__(self, tasks: Tasks, columns: int, cross_task: CrossTask = "orthogonal") -> None:
-        super().__init__(tasks.total, columns)
-        _check_cross_task(cross_task)
+    def __init__(
+        self,
+        tasks: TaskSpec | Tasks,
+        columns: int | None = None,
+        cross_task: CrossTask = "orthogonal",
+    ) -> None:
+        tasks = Tasks.parse(tasks)
+        if cross_task not in get_args(CrossTask):
+            raise ValueError(
+                f"cross_task must be one of {', '.join(get_args(CrossTask))}; got {cross_task!r}"
+            )
         least = tasks.rank if cross_task == "orthogonal" else max(tasks.sizes) - 1
-        if not least <= columns <= tasks.rank and columns != tasks.total:
+        if columns not in (None, tasks.total) and not least <= columns <= tasks.rank:
             fewest = "" if least == tasks.rank else f" (or down to {least})"
             raise ValueError(
                 f"{cross_task} simplex ETFs of {list(tasks.sizes)} classes take {tasks.total} or "
                 f"{tasks.rank}{fewest} columns, the orientation has {columns}"
             )
-        self.tasks = tasks
+        super().__init__(tasks, tasks.total if columns is None else columns)
         self.cross_task = cross_task
-        self.centred = columns == tasks.total
+        self.centred = self.columns == tasks.total
+        self._any_columns = columns is None
 
-    @staticmethod
-    def columns_for(tasks: Tasks, in_features: int, cross_task: CrossTask) -> int:
-        """How many columns a code of these tasks gets in a feature space of this size.
+    def fitting(self, in_features: int, columns: int | None = None) -> Code:
+        r"""The code in a feature space: with :math:`\sum K_t` columns, or as many as there are.
 
         Raises:
             ValueError: if the tasks do not fit.
         """
-        _check_cross_task(cross_task)
-        if in_features >= tasks.total:
-            return tasks.total
-        if in_features >= tasks.rank:
-            return tasks.rank
-        largest = max(tasks.sizes)
-        if cross_task == "independent" and in_features >= largest - 1:
-            return in_features
-        raise ValueError(_too_small(tasks, in_features, cross_task))
+        tasks = self.tasks
+        least = tasks.rank if self.cross_task == "orthogonal" else max(tasks.sizes) - 1
+        if in_features < least:
+            raise ValueError(_too_small(tasks, in_features, self.cross_task))
+        if not self._any_columns:
+            return super().fitting(in_features, columns)
+        if columns is None:
+            room = (tasks.total, tasks.rank, in_features)
+            columns = next(n for n in room if n <= in_features)
+        return SimplexCode(tasks, columns, self.cross_task)
 
     def expand(self, coordinates: Tensor) -> Tensor:
         """Class scores of coordinates: (..., columns) -> (..., sum K_t)."""
@@ -87,11 +98,42 @@ class SimplexCode(Code):
             [expand(z) * simplex_scale(k) for z, k in zip(blocks, sizes, strict=True)], dim=-1
         )
 
+    def vectors(self, indices: Tensor, *, dtype: torch.dtype = torch.float64) -> Tensor:
+        r"""Rows of C, each in O(columns): (...) -> (..., columns).
+
+        In its own columns j = 0, 1, ... class k of a task of K classes has
+        :math:`\sqrt{K/(K-1)}` times :math:`[j = k] - 1/K`, or of the Helmert basis
+        :math:`([j \ge k] - k\,[j = k - 1]) / \sqrt{(j + 1)(j + 2)}`.
+        """
+        wide = at_least_float32(dtype)
+        size, start, first = self._places(indices.unsqueeze(-1), wide)
+        columns = torch.arange(self.columns, device=indices.device)
+        j = (columns - first) % self.columns  # counted from the first column of the task
+        k = indices.unsqueeze(-1) - start
+        if self.centred:
+            vectors = ((j == k).to(wide) - 1 / size) * (j < size)
+        else:
+            length = ((j + 1) * (j + 2)).to(wide).sqrt()
+            vectors = ((j >= k).to(wide) - k * (j == k - 1)) * (j < size - 1) / length
+        return (vectors * (size / (size - 1)) ** 0.5).to(dtype)
+
     @property
     def softmax_scale(self) -> float | None:
         r""":math:`\sqrt{K/(K-1)}` for tasks of one size K in :math:`\sum K_t` columns."""
         sizes = set(self.tasks.sizes)
         return simplex_scale(sizes.pop()) if self.centred and len(sizes) == 1 else None
+
+    def _places(self, indices: Tensor, dtype: torch.dtype) -> tuple[float | Tensor, Tensor, Tensor]:
+        """Of the task that each class belongs to: its size, its first row and its first column."""
+        sizes, narrower = self.tasks.sizes, 0 if self.centred else 1
+        if len(set(sizes)) == 1:
+            task = indices // sizes[0]
+            return float(sizes[0]), task * sizes[0], task * (sizes[0] - narrower)
+        size = torch.tensor(sizes, device=indices.device)
+        ends = size.cumsum(0)
+        task = torch.bucketize(indices, ends, right=True)
+        start = (ends - size)[task]
+        return size[task].to(dtype), start, start - narrower * task
 
     def _blocks(self, coordinates: Tensor) -> list[Tensor]:
         """Each task's own coordinates, around the ring of columns."""
@@ -107,17 +149,6 @@ class SimplexCode(Code):
                 block = torch.cat([block, coordinates[..., :missing]], dim=-1)
             blocks.append(block)
         return blocks
-
-    def extra_repr(self) -> str:
-        """Sizes, for ``print(module)``."""
-        return f"classes={list(self.tasks.sizes)}, columns={self.columns}"
-
-
-def _check_cross_task(cross_task: str) -> None:
-    if cross_task not in get_args(CrossTask):
-        raise ValueError(
-            f"cross_task must be one of {', '.join(get_args(CrossTask))}; got {cross_task!r}"
-        )
 
 
 def _centre(coordinates: Tensor) -> Tensor:

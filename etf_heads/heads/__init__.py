@@ -1,17 +1,19 @@
 """Drop-in classifier heads of fixed geometry: ``nn.Module`` s made of a code and an orientation.
 
-Two more follow the class means of the features they see (:class:`NearestETFHead`,
-:class:`ClassMeanHead`), and :func:`from_linear` and :func:`from_features` fit a fixed head to a
-network that is trained already. :func:`to_spec` writes down what a head is, for JSON, and
-:func:`from_spec` makes it again.
+:class:`FixedHead` is the head of any code; :class:`ETFHead`, :class:`CompoundETFHead` and
+:class:`CorrelatedETFHead` choose one. Two more follow the class means of the features they see
+(:class:`NearestETFHead`, :class:`ClassMeanHead`), and :func:`from_linear` and
+:func:`from_features` fit a fixed head to a network that is trained already. :func:`to_spec` gives
+the specification of a head, for JSON, and :func:`from_spec` makes the head again.
 """
 
-from etf_heads.heads._base import FixedHead, Head
+from etf_heads.heads._base import Head
 from etf_heads.heads._class_means import ClassMeanHead
 from etf_heads.heads._compound import CompoundETFHead
 from etf_heads.heads._correlated import CorrelatedETFHead
 from etf_heads.heads._etf import ETFHead
 from etf_heads.heads._feature_norm import FeatureNorm, feature_norm
+from etf_heads.heads._fixed import FixedHead
 from etf_heads.heads._from_trained import from_features, from_linear
 from etf_heads.heads._nearest import NearestETFHead
 from etf_heads.heads._spec import check_frame, from_spec, same_head, to_spec

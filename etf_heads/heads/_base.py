@@ -1,4 +1,4 @@
-"""What every head is, and every fixed one: ``logits = s * C (Uᵀ h) (+ b)``."""
+"""The base class of all heads: class vectors that are not learned, and what is around them."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from typing_extensions import Self
 
-from etf_heads._precision import as_autocast, check_dtype, gathered
-from etf_heads._recognised import Recognised, told
-from etf_heads._spec import Specified, class_name
-from etf_heads._tasks import Tasks
-from etf_heads._tracing import call_recorded, is_symbolic
-from etf_heads.codes import Code
+from etf_heads._labels import check_range
+from etf_heads._precision import as_autocast, at_least_float32, check_dtype, gathered
+from etf_heads._recognised import Recognised
+from etf_heads._spec import Spec, Specified, describe
+from etf_heads._tasks import Tasks, TaskSpec, positive_int
+from etf_heads._tracing import call_recorded, is_symbolic, is_traced
 from etf_heads.heads._feature_norm import (
     FeatureNorm,
     feature_norm,
@@ -22,18 +21,19 @@ from etf_heads.heads._feature_norm import (
     norm_name,
     normalised,
 )
-from etf_heads.orientation import Orientation, StructuredOrientation
+from etf_heads.orientation import StructuredOrientation
 
 
 class Head(Recognised, Specified):
     r"""A classifier whose class vectors W = s F are not learned; subclasses give the frame F.
 
-    Subclasses implement :meth:`scores` and :meth:`frame`, give the logits the shape that their
-    users expect, and get everything else from here.
+    Subclasses implement :meth:`scores`, :meth:`frame` and :meth:`frame_rows`, and get everything
+    else from here.
 
     Args:
         in_features: d.
-        tasks: the tasks that the rows of F belong to.
+        tasks: the tasks that the rows of F belong to: K for one task, class counts by name or in
+            order for several. Logits come as a tensor, a dict or a tuple, to match.
         bias: whether to learn a bias a class, starting at zero.
         scale: s, positive: the length of class vectors of a frame with unit rows.
         learn_scale: whether s is a parameter (one number) that starts there.
@@ -42,19 +42,25 @@ class Head(Recognised, Specified):
         dtype: of the same, and of :attr:`weight`.
 
     Attributes:
-        one_task: whether logits come as one tensor, rather than a dict or tuple of them.
+        tasks: as :class:`~etf_heads.Tasks`.
+        largest_weight: most numbers that :attr:`weight` may have; more raise an error, since a
+            dense matrix of many classes fits into no memory.
+
+    Shape:
+        features (..., d) to one tensor of logits (..., K_t) a task: in a dict when tasks have
+        names, in a tuple when they are listed, by itself for one task given by its class count.
 
     Raises:
-        ValueError: if the scale is not positive.
+        ValueError: if an option is not possible.
     """
 
-    one_task = True
+    largest_weight = 2**30
     _like: Tensor
 
     def __init__(
         self,
         in_features: int,
-        tasks: Tasks,
+        tasks: TaskSpec | Tasks,
         *,
         bias: bool = False,
         scale: float = 1.0,
@@ -67,9 +73,9 @@ class Head(Recognised, Specified):
         check_dtype(dtype)
         if not (math.isfinite(scale) and scale > 0):
             raise ValueError(f"scale must be a positive finite number, got {scale!r}")
-        self.tasks = tasks
-        self.in_features = in_features
-        self.out_features = tasks.total
+        self.tasks = Tasks.parse(tasks)
+        self.in_features = positive_int(in_features, "in_features")
+        self.out_features = self.tasks.total
         self.norm = _make_norm(feature_norm, in_features, device, dtype)
         # An empty tensor that .to(...) moves along: the only way for a module without tensors
         # to know which device and dtype its dense form should have.
@@ -95,15 +101,9 @@ class Head(Recognised, Specified):
         own = super().arguments()
         return own | {name: value for name, value in self.options().items() if name in own}
 
-    def definition(self) -> dict[str, Any]:
-        """What the logits depend on and no tensor of ``state_dict`` tells, as JSON values."""
-        norm = norm_name(self.norm, self.in_features)
-        return {
-            "class": class_name(self),
-            "tasks": {"tasks": self.tasks.pack(self.tasks.sizes)},
-            "scale": "learned" if isinstance(self.scale, nn.Parameter) else self.scale,
-            "feature_norm": repr(norm) if isinstance(norm, nn.Module) else norm,
-        }
+    def definition(self) -> Spec:
+        """The specification of the head, as far as JSON can hold it."""
+        return describe(self, partly=True)
 
     def scores(self, features: Tensor) -> Tensor:
         """Products F h: (..., d) -> (..., sum K_t)."""
@@ -113,6 +113,10 @@ class Head(Recognised, Specified):
         """F itself, shape (sum K_t, d), in the precision it is kept in."""
         raise NotImplementedError
 
+    def frame_rows(self, indices: Tensor, dtype: torch.dtype) -> Tensor:
+        """Rows of F: indices (...) of classes, of all tasks side by side -> (..., d)."""
+        raise NotImplementedError
+
     def reset_parameters(self) -> None:
         """Set what is learned to its start, and rebuild what is stored from its definition."""
         with torch.no_grad():
@@ -120,6 +124,12 @@ class Head(Recognised, Specified):
                 self.scale.fill_(self._initial_scale)
             if self.bias is not None:
                 self.bias.zero_()
+
+    def forward(self, features: Tensor) -> Tensor | dict[str, Tensor] | tuple[Tensor, ...]:
+        """Logits: (..., d) -> (..., K_t), one tensor a task."""
+        if (recorded := call_recorded(self, features)) is not None:
+            return recorded
+        return self.tasks.split(self.all_logits(features))
 
     def all_logits(self, features: Tensor) -> Tensor:
         """Logits of all tasks side by side: (..., d) -> (..., sum K_t)."""
@@ -162,16 +172,79 @@ class Head(Recognised, Specified):
         """Dense class vectors W = s F, shape (sum K_t, d), made on request.
 
         Where FSDP2 has sharded what is learned, all processes ask for it together.
+
+        Raises:
+            ValueError: if it has more numbers than :attr:`largest_weight`.
         """
-        scale = gathered(self.scale) if isinstance(self.scale, nn.Parameter) else self.scale
-        return gathered(self.frame()).to(self._like.dtype) * scale
+        size = self.out_features * self.in_features
+        if size > self.largest_weight:
+            raise ValueError(
+                f"weight has {size:,} numbers for {self.out_features:,} classes of "
+                f"{self.in_features} features, more than {self.largest_weight:,}: take "
+                "rows(labels), or set largest_weight"
+            )
+        return self._scaled(self.frame())
 
     def task_weight(self, task: str | int) -> Tensor:
         """Dense class vectors of one task, shape (K_t, d), made on request."""
         return self.weight[self.tasks.slices[self.tasks.index(task)]]
 
+    def rows(self, labels: Tensor, task: str | int | None = None) -> Tensor:
+        """Class vectors of labels, rows of :attr:`weight` that is not made: (...) -> (..., d).
+
+        They cost a fixed head O(d) each. Gradients reach whatever the head learns.
+
+        Args:
+            labels: integers from 0 to K_t - 1; on a CPU others are refused.
+            task: whose labels they are, by name or position; needed where there are several.
+
+        Raises:
+            ValueError: if a label is out of range, or there is no such task.
+
+        Example:
+            >>> from etf_heads import CompoundETFHead
+            >>> head = CompoundETFHead(8, {"shape": 3, "colour": 4})
+            >>> labels = torch.tensor([2, 0])
+            >>> rows = head.rows(labels, "colour")
+            >>> torch.allclose(rows, head.task_weight("colour")[labels])
+            True
+        """
+        if task is None and len(self.tasks) > 1:
+            raise ValueError(f"task is needed: labels of which of {list(self.tasks.labels)}?")
+        position = self.tasks.index(0 if task is None else task)
+        if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+            raise ValueError(f"labels must be a tensor of integers, got {labels.dtype}")
+        if labels.device.type == "cpu" and not is_traced():
+            check_range(labels.unsqueeze(-1), Tasks.parse(self.tasks.sizes[position]))
+        indices = labels.long() + self.tasks.slices[position].start
+        return self._scaled(self.frame_rows(indices, at_least_float32(self._like.dtype)))
+
+    def _scaled(self, frame: Tensor) -> Tensor:
+        scale = gathered(self.scale) if isinstance(self.scale, nn.Parameter) else self.scale
+        return gathered(frame).to(self._like.dtype) * scale
+
+    def to_linear(self) -> nn.Linear | nn.ModuleDict:
+        """An ``nn.Linear`` with the same logits, for exporters and other tools.
+
+        For several tasks, one each in an ``nn.ModuleDict``, by task name (or "0", "1", ...). A
+        "batch" normalisation is folded in with its running statistics (as in eval mode).
+
+        Raises:
+            ValueError: if another normalisation stands before the head, or a task has a name that
+                no module can have, such as "a.b".
+        """
+        linears = self._linears()
+        if self.tasks.single:
+            return linears[0]
+        try:
+            return nn.ModuleDict(dict(zip(self.tasks.labels, linears, strict=True)))
+        except KeyError as error:
+            raise ValueError(
+                f"a task has a name that no module can have ({error}): take another, or no names"
+            ) from error
+
     def _linears(self) -> list[nn.Linear]:
-        """One ordinary linear layer a task, with the logits that this head has in eval mode."""
+        """One linear layer a task, with the logits that this head has in eval mode."""
         weight, bias = self._folded()
         linears = []
         for rows in self.tasks.slices:
@@ -187,14 +260,6 @@ class Head(Recognised, Specified):
                 linear.bias = nn.Parameter(bias[rows].clone())
             linears.append(linear)
         return linears
-
-    def _linears_by_task(self) -> nn.ModuleDict:
-        try:
-            return nn.ModuleDict(dict(zip(self.tasks.labels, self._linears(), strict=True)))
-        except KeyError as error:
-            raise ValueError(
-                f"a task has a name that no module can have ({error}): take another, or no names"
-            ) from error
 
     @torch.no_grad()
     def _folded(self) -> tuple[Tensor, Tensor | None]:
@@ -212,100 +277,6 @@ class Head(Recognised, Specified):
             f"in_features={self.in_features}, out_features={self.out_features}, "
             f"bias={self.bias is not None}, scale={learned}{self.options()['scale']:g}"
         )
-
-
-class FixedHead(Head):
-    r"""A classifier whose class vectors :math:`W = s\, C U^\top` are given, not learned.
-
-    Args:
-        code: C, which angles the class vectors make.
-        orientation: U, where they stand in feature space.
-        tasks: the tasks that the rows of C belong to.
-        options: as in :class:`Head`.
-
-    Raises:
-        ValueError: if code and orientation do not fit, or the scale is not positive.
-    """
-
-    def __init__(self, code: Code, orientation: Orientation, tasks: Tasks, **options: Any) -> None:
-        if code.columns != orientation.columns:
-            raise ValueError(
-                f"the code has {code.columns} columns, the orientation {orientation.columns}"
-            )
-        if code.rows != tasks.total:
-            raise ValueError(f"the code has {code.rows} rows, the tasks {tasks.total} classes")
-        super().__init__(orientation.in_features, tasks, **options)
-        self.orientation = orientation
-        self.code = code
-
-    @classmethod
-    def from_arguments(cls, **arguments: Any) -> Self:
-        """A head of this class from its parts: how a subclass came to them does not matter."""
-        head = cls.__new__(cls)
-        FixedHead.__init__(head, **arguments)
-        return head
-
-    def arguments(self) -> dict[str, Any]:
-        """The parts, and the options."""
-        parts = {"code": self.code, "orientation": self.orientation, "tasks": self.tasks}
-        return parts | self.options()
-
-    def definition(self) -> dict[str, Any]:
-        """That of a head made of these parts, whatever class made it."""
-        parts = {"code": told(self.code), "orientation": told(self.orientation)}
-        return super().definition() | {"class": FixedHead.__name__} | parts
-
-    def scores(self, features: Tensor) -> Tensor:
-        """Products C Uᵀ h: (..., d) -> (..., sum K_t)."""
-        return self.code(self.orientation(features))
-
-    def all_softmax_logits(self, features: Tensor) -> Tensor:
-        """Logits up to a constant a task: for a simplex code, coordinates times a number."""
-        if self.code.softmax_scale is None or isinstance(self.scale, nn.Parameter):
-            return self.all_logits(features)
-        scale = self.scale * self.code.softmax_scale
-        logits = self.orientation.project(self.prepare(features), scale)
-        return logits if self.bias is None else logits + self.bias.to(logits.dtype)
-
-    @property
-    def softmax_geometry(self) -> tuple[StructuredOrientation, float] | None:
-        """U and s' such that a softmax of the logits is one of s' Uᵀ h, if that is all there is."""
-        if (
-            self.code.softmax_scale is None
-            or isinstance(self.scale, nn.Parameter)
-            or self.bias is not None
-            or not isinstance(self.orientation, StructuredOrientation)
-        ):
-            return None
-        return self.orientation, self.scale * self.code.softmax_scale
-
-    def frame(self) -> Tensor:
-        """C Uᵀ, shape (sum K_t, d), made on request."""
-        return self.code.expand(self.orientation.matrix(device=self._like.device)).mT
-
-
-class MultiTaskFixedHead(FixedHead):
-    """A fixed head of several tasks: takes what :class:`FixedHead` takes."""
-
-    one_task = False
-
-    def forward(self, features: Tensor) -> dict[str, Tensor] | tuple[Tensor, ...]:
-        """Logits of each task: (..., d) -> (..., K_t)."""
-        if (recorded := call_recorded(self, features)) is not None:
-            return recorded
-        logits = self.all_logits(features).split(self.tasks.sizes, dim=-1)
-        return self.tasks.pack([logits[t] for t in range(len(self.tasks))])
-
-    def to_linear(self) -> nn.ModuleDict:
-        """One ``nn.Linear`` a task with the same logits, by task name (or "0", "1", ...).
-
-        A "batch" normalisation is folded in with its running statistics (as in eval mode).
-
-        Raises:
-            ValueError: if another normalisation stands before the head, or a task has a name that
-                no module can have, such as "a.b".
-        """
-        return self._linears_by_task()
 
 
 def _make_norm(

@@ -96,6 +96,10 @@ class ClassMeanHead(KeepsPrecision, ObservingHead):
         """The unit class vectors, shape (sum K_t, d)."""
         return self.vectors
 
+    def frame_rows(self, indices: Tensor, dtype: torch.dtype) -> Tensor:
+        """Unit class vectors of some classes: indices (...) -> (..., d)."""
+        return self.vectors[indices].to(dtype)
+
     def _derive(self, centred: Tensor) -> Tensor:
         length = torch.linalg.vector_norm(centred, dim=-1, keepdim=True)
         return centred / torch.where(length > 0, length, 1.0)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import torch
 
-from etf_heads._tasks import Tasks, TaskSpec, positive_int
+from etf_heads._tasks import Tasks, TaskSpec
 from etf_heads.codes import CrossTask, SimplexCode
-from etf_heads.heads._base import MultiTaskFixedHead
 from etf_heads.heads._feature_norm import FeatureNorm
-from etf_heads.orientation import OrientationSpec, make_orientation
+from etf_heads.heads._fixed import FixedHead
+from etf_heads.orientation import OrientationSpec
 
 
-class CompoundETFHead(MultiTaskFixedHead):
+class CompoundETFHead(FixedHead):
     r"""Classifiers of several tasks, each a simplex ETF, fixed and mutually orthogonal.
 
     "Neural Collapse in Multi-Task Learning": where the tasks label the same samples and labels
@@ -54,7 +54,7 @@ class CompoundETFHead(MultiTaskFixedHead):
     def __init__(
         self,
         in_features: int,
-        tasks: TaskSpec,
+        tasks: TaskSpec | Tasks,
         bias: bool = False,
         *,
         cross_task: CrossTask = "orthogonal",
@@ -65,21 +65,11 @@ class CompoundETFHead(MultiTaskFixedHead):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        parsed = Tasks.parse(tasks)
-        in_features = positive_int(in_features, "in_features")
-        columns = SimplexCode.columns_for(parsed, in_features, cross_task)
-        basis = make_orientation(
-            orientation,
-            in_features,
-            columns,
-            device=device,
-            dtype=dtype,
-        )
         super().__init__(
-            SimplexCode(parsed, basis.columns, cross_task),
-            basis,
-            parsed,
-            bias=bias,
+            in_features,
+            SimplexCode(tasks, cross_task=cross_task),
+            orientation,
+            bias,
             scale=scale,
             learn_scale=learn_scale,
             feature_norm=feature_norm,

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import Self
 
-from etf_heads._tasks import Tasks, TaskSpec, positive_int
-from etf_heads.codes import Code, GramCode, SimplexCode, gram_rank
-from etf_heads.heads._base import MultiTaskFixedHead
+from etf_heads._tasks import Tasks, TaskSpec, TaskWeights
+from etf_heads.codes import Code, GramCode, SimplexCode
 from etf_heads.heads._feature_norm import FeatureNorm
-from etf_heads.orientation import OrientationSpec, make_orientation
+from etf_heads.heads._fixed import FixedHead
+from etf_heads.orientation import OrientationSpec
 from etf_heads.theory import JointCounts, optimal_gram, unresolved_classes
 
-TaskWeights = Mapping[str, float] | Sequence[float]
 _SHARE = 0.02  # default regularisation, of that at which a balanced task's head would be zero
 
 
-class CorrelatedETFHead(MultiTaskFixedHead):
+class CorrelatedETFHead(FixedHead):
     r"""Classifiers of several tasks fixed to the optimal geometry of their joint labels.
 
     "Neural Collapse in Multi-Task Learning" (Theorem 5.1) shows that two correlated binary tasks
@@ -77,7 +76,7 @@ class CorrelatedETFHead(MultiTaskFixedHead):
     def __init__(
         self,
         in_features: int,
-        tasks: TaskSpec,
+        tasks: TaskSpec | Tasks,
         label_counts: Tensor | JointCounts,
         bias: bool = False,
         *,
@@ -92,30 +91,21 @@ class CorrelatedETFHead(MultiTaskFixedHead):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        parsed = Tasks.parse(tasks)
-        in_features = positive_int(in_features, "in_features")
-        counts = _matching(label_counts, parsed)
+        counts = _matching(label_counts, Tasks.parse(tasks))
         duality_gap = 0.0
-        gram: Tensor | None = None
+        code: Code = SimplexCode(counts.tasks)
         if not (unit_norm and _uniform(counts)):
-            lambdas = _lambdas(counts, parsed, task_weights, lambda_w, lambda_h)
+            lambdas = _lambdas(counts, task_weights, lambda_w, lambda_h)
             geometry = optimal_gram(counts, *lambdas, task_weights)
             unresolved = unresolved_classes(geometry, *lambdas, task_weights)
-            gram = _normalised(geometry.gram, unresolved, parsed, unit_norm=unit_norm).cpu()
+            gram = _normalised(geometry.gram, unresolved, counts.tasks, unit_norm=unit_norm).cpu()
+            code = GramCode(gram, counts.tasks).to(device or torch.get_default_device(), dtype)
             duality_gap = geometry.duality_gap
-        basis = make_orientation(
-            orientation,
-            in_features,
-            _columns_for(gram, parsed, in_features),
-            device=device,
-            dtype=dtype,
-        )
-        code = _code(gram, parsed, basis.columns)
         super().__init__(
-            code.to(device or torch.get_default_device(), dtype),
-            basis,
-            parsed,
-            bias=bias,
+            in_features,
+            code,
+            orientation,
+            bias,
             scale=scale,
             learn_scale=learn_scale,
             feature_norm=feature_norm,
@@ -125,10 +115,10 @@ class CorrelatedETFHead(MultiTaskFixedHead):
         self.duality_gap = duality_gap
 
     @classmethod
-    def from_arguments(cls, **arguments: Any) -> CorrelatedETFHead:
+    def from_arguments(cls, tasks: Tasks | None = None, **arguments: Any) -> Self:
         """A head from its parts, without solving for them."""
         duality_gap = float(arguments.pop("duality_gap"))
-        head = super().from_arguments(**arguments)
+        head = super().from_arguments(tasks, **arguments)
         head.duality_gap = duality_gap
         return head
 
@@ -140,7 +130,7 @@ class CorrelatedETFHead(MultiTaskFixedHead):
     def from_labels(
         cls,
         in_features: int,
-        tasks: TaskSpec,
+        tasks: TaskSpec | Tasks,
         labels: Tensor,
         bias: bool = False,
         **options: object,
@@ -181,7 +171,6 @@ def _uniform(counts: JointCounts) -> bool:
 
 def _lambdas(
     counts: JointCounts,
-    tasks: Tasks,
     task_weights: TaskWeights | None,
     lambda_w: float | None,
     lambda_h: float | None,
@@ -190,6 +179,7 @@ def _lambdas(
         return lambda_w, lambda_h
     if lambda_w is not None or lambda_h is not None:
         raise ValueError("lambda_w and lambda_h go together: give both, or neither")
+    tasks = counts.tasks
     weights = tasks.weights(task_weights)
     # A balanced task's head is zero where 2 sqrt(λ_W λ_H N) reaches sqrt(c / K) (Theorem 3.1).
     strength = _SHARE * min(math.sqrt(c / k) for c, k in zip(weights, tasks.sizes, strict=True))
@@ -215,21 +205,3 @@ def _normalised(gram: Tensor, unresolved: Tensor, tasks: Tasks, *, unit_norm: bo
             )
     lengths = squares.sqrt()
     return gram / (lengths[:, None] * lengths)
-
-
-def _columns_for(gram: Tensor | None, tasks: Tasks, in_features: int) -> int:
-    if gram is None:
-        return SimplexCode.columns_for(tasks, in_features, "orthogonal")
-    if in_features >= tasks.total:
-        return tasks.total
-    rank = gram_rank(torch.linalg.eigvalsh(gram))
-    if in_features < rank:
-        raise ValueError(
-            f"in_features={in_features} is too small for the optimal geometry of these label "
-            f"counts, which spans {rank} dimensions: {rank} needed"
-        )
-    return min(in_features, max(rank, tasks.rank))
-
-
-def _code(gram: Tensor | None, tasks: Tasks, columns: int) -> Code:
-    return SimplexCode(tasks, columns) if gram is None else GramCode(gram, tasks, columns)

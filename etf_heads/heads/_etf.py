@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from typing import Any
 
-from etf_heads._tasks import Tasks, class_count, positive_int
-from etf_heads._tracing import call_recorded
+import torch
+from torch import nn
+from typing_extensions import Self
+
+from etf_heads._tasks import Tasks, class_count
 from etf_heads.codes import SimplexCode
-from etf_heads.heads._base import FixedHead
 from etf_heads.heads._feature_norm import FeatureNorm
-from etf_heads.orientation import OrientationSpec, make_orientation
+from etf_heads.heads._fixed import FixedHead
+from etf_heads.orientation import OrientationSpec
 
 
 class ETFHead(FixedHead):
@@ -67,21 +69,11 @@ class ETFHead(FixedHead):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        tasks = Tasks((class_count(out_features, "out_features"),))
-        in_features = positive_int(in_features, "in_features")
-        columns = SimplexCode.columns_for(tasks, in_features, "orthogonal")
-        basis = make_orientation(
-            orientation,
-            in_features,
-            columns,
-            device=device,
-            dtype=dtype,
-        )
         super().__init__(
-            SimplexCode(tasks, basis.columns),
-            basis,
-            tasks,
-            bias=bias,
+            in_features,
+            SimplexCode(class_count(out_features, "out_features")),
+            orientation,
+            bias,
             scale=scale,
             learn_scale=learn_scale,
             feature_norm=feature_norm,
@@ -89,11 +81,18 @@ class ETFHead(FixedHead):
             dtype=dtype,
         )
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Logits: (..., d) -> (..., K)."""
-        if (recorded := call_recorded(self, features)) is not None:
-            return recorded
-        return self.all_logits(features)
+    @classmethod
+    def from_arguments(cls, tasks: Tasks | None = None, **arguments: Any) -> Self:
+        """A head of this class from its parts; former versions listed its one task.
+
+        Raises:
+            ValueError: if the code is of several tasks.
+        """
+        code = arguments["code"]
+        if len(code.tasks) != 1:
+            raise ValueError(f"{cls.__name__} has one task, the code {len(code.tasks)}")
+        code.tasks = Tasks.parse(code.tasks.total)
+        return super().from_arguments(tasks, **arguments)
 
     def to_linear(self) -> nn.Linear:
         """An ``nn.Linear`` with the same logits, for exporters and other tools.

@@ -12,9 +12,8 @@ from etf_heads._labels import Labels
 from etf_heads._tasks import Tasks, TaskSpec
 from etf_heads.codes import SimplexCode
 from etf_heads.geometry import nearest_orientation
-from etf_heads.heads._base import FixedHead
+from etf_heads.heads._fixed import FixedHead
 from etf_heads.heads._nearest import check_fit, fixed_head
-from etf_heads.heads._observing import parse_tasks
 from etf_heads.heads._running_means import (
     RunningClassMeans,
     class_sums,
@@ -73,7 +72,6 @@ def from_linear(linears: Linears) -> FixedHead:
     return fixed_head(
         orientation,
         tasks,
-        one_task=isinstance(linears, nn.Linear),
         bias=bias,
         scale=scale,
         like=weight.new_empty(0),
@@ -121,7 +119,7 @@ def from_features(
         >>> head(h).argmax(-1).tolist()
         [0, 1, 2]
     """
-    tasks = parse_tasks(tasks_or_classes)
+    tasks = Tasks.parse(tasks_or_classes, "tasks_or_classes")
     local, like = None, None
     for features, labels in batches:
         if local is None:
@@ -142,7 +140,6 @@ def from_features(
     return fixed_head(
         orientation,
         tasks,
-        one_task=not isinstance(tasks_or_classes, Mapping | Sequence),
         bias=offset,
         scale=scale,
         like=like,
@@ -154,10 +151,9 @@ def _running(tasks: Tasks, in_features: int, like: Tensor) -> RunningClassMeans:
 
 
 def _layers_and_tasks(linears: Linears) -> tuple[list[nn.Linear], Tasks]:
-    names: tuple[str, ...] | None = None
     given: list[Any]
     if isinstance(linears, nn.ModuleDict | Mapping):
-        names, given = tuple(linears), list(linears.values())
+        given = list(linears.values())
     elif isinstance(linears, nn.ModuleList | Sequence):
         given = list(linears)
     else:
@@ -168,6 +164,9 @@ def _layers_and_tasks(linears: Linears) -> tuple[list[nn.Linear], Tasks]:
     widths = sorted({layer.in_features for layer in given})
     if len(widths) > 1:
         raise ValueError(f"linears must take the same features, but their in_features are {widths}")
-    sizes = [layer.out_features for layer in given]
-    spec = sizes if names is None else dict(zip(names, sizes, strict=True))
-    return given, Tasks.parse(spec, "linears")
+    sizes: Any = [layer.out_features for layer in given]
+    if isinstance(linears, nn.ModuleDict | Mapping):
+        sizes = dict(zip(linears, sizes, strict=True))
+    elif isinstance(linears, nn.Linear):
+        (sizes,) = sizes
+    return given, Tasks.parse(sizes, "linears")

@@ -1,4 +1,4 @@
-"""The head whose frame stands as near to the class means as an ETF can."""
+"""The head whose frame is the ETF nearest to the class means."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from etf_heads._tasks import Tasks, TaskSpec, positive_int
 from etf_heads.codes import SimplexCode
 from etf_heads.geometry import Solver, nearest_orientation
-from etf_heads.heads._base import FixedHead
 from etf_heads.heads._compound import CompoundETFHead
 from etf_heads.heads._etf import ETFHead
 from etf_heads.heads._feature_norm import FeatureNorm
-from etf_heads.heads._observing import ObservingHead, parse_tasks
+from etf_heads.heads._fixed import FixedHead
+from etf_heads.heads._observing import ObservingHead
 from etf_heads.orientation import MatrixOrientation, TiledOrientation
 
 
@@ -89,7 +89,7 @@ class NearestETFHead(ObservingHead):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        tasks = parse_tasks(tasks_or_classes)
+        tasks = Tasks.parse(tasks_or_classes, "tasks_or_classes")
         check_fit(positive_int(in_features, "in_features"), tasks)
         if gradient and solver != "polar":
             raise ValueError(f"gradient=True needs solver='polar', got solver={solver!r}")
@@ -110,7 +110,7 @@ class NearestETFHead(ObservingHead):
         )
         self.solver = solver
         self.proximal = proximal
-        self.code = SimplexCode(tasks, tasks.rank)
+        self.codebook = SimplexCode(tasks, tasks.rank)
         self.orientation = MatrixOrientation(_tiled(in_features, tasks, self.running.means))
 
     def reset_parameters(self) -> None:
@@ -120,11 +120,15 @@ class NearestETFHead(ObservingHead):
 
     def scores(self, features: Tensor) -> Tensor:
         """Products C Uᵀ h: (..., d) -> (..., sum K_t)."""
-        return self.code(self.orientation(features))
+        return self.codebook(self.orientation(features))
 
     def frame(self) -> Tensor:
         """C Uᵀ, shape (sum K_t, d), made on request."""
-        return self.code.expand(self.orientation.matrix()).mT
+        return self.codebook.expand(self.orientation.matrix()).mT
+
+    def frame_rows(self, indices: Tensor, dtype: torch.dtype) -> Tensor:
+        """Rows of C Uᵀ: indices (...) of classes -> (..., d)."""
+        return self.orientation.lift(self.codebook.vectors(indices, dtype=dtype))
 
     @torch.no_grad()
     def freeze(self) -> FixedHead:
@@ -137,7 +141,6 @@ class NearestETFHead(ObservingHead):
         return fixed_head(
             self.orientation.basis,
             self.tasks,
-            one_task=self.one_task,
             bias=self.bias,
             scale=self.scale,
             feature_norm=copy.deepcopy(self.norm),
@@ -157,7 +160,7 @@ class NearestETFHead(ObservingHead):
         self.orientation.basis = derived.contiguous()
 
     def _scores_with(self, features: Tensor, derived: Tensor) -> Tensor:
-        return self.code(features @ derived.to(features.dtype))
+        return self.codebook(features @ derived.to(features.dtype))
 
     def extra_repr(self) -> str:
         """Sizes and options, for ``print(module)``."""
@@ -169,7 +172,6 @@ def fixed_head(
     orientation: Tensor,
     tasks: Tasks,
     *,
-    one_task: bool,
     bias: Tensor | None,
     scale: float | Tensor,
     feature_norm: FeatureNorm = None,
@@ -186,7 +188,7 @@ def fixed_head(
         "dtype": like.dtype,
     }
     head: FixedHead
-    if one_task:
+    if tasks.single:
         head = ETFHead(len(orientation), tasks.total, **options)
     else:
         head = CompoundETFHead(len(orientation), tasks.pack(tasks.sizes), **options)

@@ -1,16 +1,15 @@
-"""What heads that follow the running class means share: the protocol of observing."""
+"""The base class of heads that follow the running class means: the protocol of observing."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from etf_heads._labels import Labels
-from etf_heads._tasks import Tasks, TaskSpec, class_count, positive_int
+from etf_heads._tasks import Tasks, TaskSpec, positive_int
 from etf_heads._tracing import call_recorded
 from etf_heads.heads._base import Head
 from etf_heads.heads._feature_norm import normalised
@@ -49,13 +48,10 @@ class ObservingHead(Head):
         dtype: torch.dtype | None = None,
         **options: Any,
     ) -> None:
-        in_features = positive_int(in_features, "in_features")
-        super().__init__(
-            in_features, parse_tasks(tasks_or_classes), device=device, dtype=dtype, **options
-        )
+        tasks = Tasks.parse(tasks_or_classes, "tasks_or_classes")
+        super().__init__(in_features, tasks, device=device, dtype=dtype, **options)
         self.gradient = bool(gradient)
         self.update_every = positive_int(update_every, "update_every")
-        self.one_task = not isinstance(tasks_or_classes, Mapping | Sequence | Tasks)
         self.running = RunningClassMeans(self.tasks, in_features, decay, device=device, dtype=dtype)
 
     def forward(
@@ -76,8 +72,7 @@ class ObservingHead(Head):
             with torch.set_grad_enabled(self.gradient and torch.is_grad_enabled()):
                 derived = self._observe(features, labels)
         scores = self.scores(features) if derived is None else self._scores_with(features, derived)
-        logits = self._finish(scores)
-        return logits if self.one_task else self.tasks.pack(logits.split(self.tasks.sizes, dim=-1))
+        return self.tasks.split(self._finish(scores))
 
     @torch.inference_mode(False)  # what is kept has to serve in training
     @torch.no_grad()
@@ -107,25 +102,15 @@ class ObservingHead(Head):
         super().reset_parameters()
         self.running.reset_parameters()
 
-    def to_linear(self) -> nn.Linear | nn.ModuleDict:
-        """The head as it stands: an ``nn.Linear``, or one a task by name (or "0", "1", ...).
-
-        A "batch" normalisation is folded in with its running statistics (as in eval mode).
-
-        Raises:
-            ValueError: as in :meth:`CompoundETFHead.to_linear`.
-        """
-        return self._linears()[0] if self.one_task else self._linears_by_task()
-
     @property
     def decay(self) -> float:
         """What each batch leaves of the weight of older samples."""
         return self.running.decay
 
     @property
-    def tasks_or_classes(self) -> Tasks | int:
-        """The number of classes of the one task, or the tasks."""
-        return self.tasks.total if self.one_task else self.tasks
+    def tasks_or_classes(self) -> Tasks:
+        """The tasks, by the name of the constructor's argument."""
+        return self.tasks
 
     # Its checks look at values: under torch.compile, one break in the graph instead of many.
     @torch.compiler.disable  # type: ignore[untyped-decorator]
@@ -152,10 +137,3 @@ class ObservingHead(Head):
     def extra_repr(self) -> str:
         """Sizes and options, for ``print(module)``."""
         return f"{super().extra_repr()}, gradient={self.gradient}, update_every={self.update_every}"
-
-
-def parse_tasks(tasks_or_classes: TaskSpec | Tasks | int) -> Tasks:
-    """One task given by its class count, or several."""
-    if isinstance(tasks_or_classes, Mapping | Sequence | Tasks):
-        return Tasks.parse(tasks_or_classes, "tasks_or_classes")
-    return Tasks((class_count(tasks_or_classes, "tasks_or_classes"),))

@@ -83,7 +83,8 @@ class RandomOrientation(DenseOrientation):
         gaussian = torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu")
         q, r = torch.linalg.qr(gaussian)
         # Without the signs of R's diagonal the law of Q depends on the LAPACK in use.
-        return (q * r.diagonal().sign()).to(device=like.device, dtype=dtype)
+        basis = (q * r.diagonal().sign()).contiguous()  # QR gives column-major order
+        return basis.to(device=like.device, dtype=dtype)
 
     def arguments(self) -> dict[str, Any]:
         """Sizes, the seed, and what the matrix is kept in."""

@@ -103,7 +103,7 @@ class TaskOutputs:
                 f"{list(self.tasks.sizes)} were expected: of a model of transformers, ask with "
                 "return_dict=True"
             )
-        return self.tasks.pack(logits.split(self.tasks.sizes, dim=dim))
+        return self.tasks.split(logits, dim)
 
 
 def refuse_labels(model: nn.Module, _: Any, keywords: dict[str, Any]) -> None:

@@ -224,8 +224,9 @@ def _told_outputs(model: nn.Module) -> dict[str, Any]:
 def _check_shapes(head: nn.Module, name: str, file: Any) -> None:
     """ValueError unless the file has what the head stores; before any memory is taken for it."""
     for key, tensor in head.state_dict().items():
-        kept = f"{name}.{key}"
-        if kept not in file.keys():  # noqa: SIM118 (no mapping)
+        former = f"{name}.{key.replace('codebook.', 'code.')}"  # before format 1 had "codebook"
+        kept = former if former in file.keys() else f"{name}.{key}"  # noqa: SIM118 (no mapping)
+        if kept not in file.keys():  # noqa: SIM118
             raise ValueError(f"the file has no {kept!r}")
         shape = tuple(file.get_slice(kept).get_shape())
         if shape != tuple(tensor.shape):

@@ -70,7 +70,7 @@ def like_of(layer: nn.Module) -> Tensor:
 
 def returns_tasks(module: nn.Module) -> bool:
     """Whether the logits of a head come by task."""
-    return isinstance(module, Head) and not module.one_task
+    return isinstance(module, Head) and not module.tasks.single
 
 
 def task_outputs(model: nn.Module) -> TaskOutputs | None:

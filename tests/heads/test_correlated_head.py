@@ -69,7 +69,9 @@ def test_identical_tasks_fit_into_the_dimensions_of_one():
     counts = torch.diag(torch.tensor([5.0, 5.0, 5.0]))
     head = CorrelatedETFHead(2, [3, 3], counts, dtype=torch.float64)
     torch.testing.assert_close(head.weight[:3], head.weight[3:], rtol=0, atol=1e-6)
-    with pytest.raises(ValueError, match=r"in_features=1 is too small .* spans 2 dimensions"):
+    with pytest.raises(
+        ValueError, match=r"in_features=1 is too small .* span 2 dimensions: 2 needed"
+    ):
         CorrelatedETFHead(1, [3, 3], counts)
 
 
@@ -92,7 +94,7 @@ def test_a_checkpoint_carries_the_geometry():
 
 def test_gram_code_of_the_compound_gram_is_the_simplex_code():
     frame = compound_etf([3, 4])
-    code = GramCode(frame @ frame.T, CompoundETFHead(7, [3, 4]).tasks, 7)
+    code = GramCode(frame @ frame.T, [3, 4], 7)
     torch.testing.assert_close(code.matrix(), frame, rtol=0, atol=1e-7)
 
 
@@ -118,18 +120,18 @@ def test_gram_code_of_the_compound_gram_is_the_simplex_code():
         ),
         (
             lambda: CorrelatedETFHead(2, [2, 2, 2], counts_of(2, 2, 2)),
-            "in_features=2 is too small for the optimal geometry of these label counts, which sp",
+            "in_features=2 is too small for class vectors of this Gram matrix, which span",
         ),
         (
             lambda: CorrelatedETFHead(9, [2, 2], counts_of(2, 2), orientation=orthonormal(9, 1)),
             "a Gram matrix of rank 2 takes 2 to 4 columns, the orientation has 1",
         ),
         (
-            lambda: GramCode(-torch.eye(4), CompoundETFHead(4, [2, 2]).tasks, 4),
+            lambda: GramCode(-torch.eye(4), [2, 2], 4),
             "gram must be positive semidefinite",
         ),
         (
-            lambda: GramCode(torch.eye(3), CompoundETFHead(4, [2, 2]).tasks, 4),
+            lambda: GramCode(torch.eye(3), [2, 2], 4),
             r"gram must be a floating-point matrix of shape \(4, 4\)",
         ),
     ],

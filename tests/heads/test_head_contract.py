@@ -178,16 +178,18 @@ def test_compile_with_inductor(orientation):
 
 
 @each_part
-def test_export_for_any_batch_size(case):
+def test_export_for_any_batch_size(case, tmp_path):
     head = case.make(dtype=torch.float32).eval()
     example = (features(case, 4, dtype=torch.float32),)
     shapes = ({0: torch.export.Dim("batch")},)
-    # Inside a model: torch puts a module's source on the attribute "code" of exported roots.
-    model = nn.Sequential(head)
-    program = torch.export.export(model, example, dynamic_shapes=shapes).module()
-    for batch in (1, 7):
-        h = features(case, batch, dtype=torch.float32)
-        torch.testing.assert_close(all_logits(program(h)), logits(head, h), rtol=0, atol=1e-6)
+    program = torch.export.export(head, example, dynamic_shapes=shapes)
+    path = tmp_path / "head.pt2"
+    torch.export.save(program, path)
+    for ours in (program, program.run_decompositions(), torch.export.load(path)):
+        for batch in (1, 7):
+            h = features(case, batch, dtype=torch.float32)
+            got = all_logits(ours.module()(h))
+            torch.testing.assert_close(got, logits(head, h), rtol=0, atol=1e-6)
 
 
 @each_head

@@ -77,6 +77,57 @@ def test_logits_and_gradients_equal_the_dense_head(case):
 
 
 @each_head
+def test_rows_are_those_of_the_dense_weight(case):
+    head = case.make(dtype=torch.float64)
+    for task, (name, k) in enumerate(zip(head.tasks.labels, head.tasks.sizes, strict=True)):
+        labels = torch.randint(k, (2, 5))
+        rows = head.rows(labels, task)
+        torch.testing.assert_close(rows, head.task_weight(task)[labels], **EXACT)
+        assert head.tasks.names is None or torch.equal(head.rows(labels, name), rows)
+        parameters = [p for n, p in head.named_parameters() if n != "bias"]
+        upstream = torch.randn_like(rows)
+        if parameters:
+            got = torch.autograd.grad(rows, parameters, upstream)
+            dense = head.task_weight(task)[labels]
+            expected = torch.autograd.grad(dense, parameters, upstream)
+            torch.testing.assert_close(got, expected, rtol=0, atol=1e-11)
+        for wrong in (-1, -100, k):
+            with pytest.raises(ValueError, match=rf"labels run from {wrong} to .* 0 to {k - 1}"):
+                head.rows(torch.tensor([wrong]), task)
+
+
+def test_rows_need_to_know_the_task_and_take_labels():
+    head = CompoundETFHead(20, {"b": 3, "a": 4})
+    with pytest.raises(ValueError, match=r"task is needed: labels of which of \['b', 'a'\]\?"):
+        head.rows(torch.tensor([0]))
+    with pytest.raises(ValueError, match="no task 'c'"):
+        head.rows(torch.tensor([0]), "c")
+    with pytest.raises(ValueError, match=r"labels must be a tensor of integers, got torch.float32"):
+        head.rows(torch.ones(2), "a")
+    assert (
+        ETFHead(8, 3).bfloat16().rows(torch.tensor([2], dtype=torch.uint8)).dtype == torch.bfloat16
+    )
+
+
+@pytest.mark.parametrize("orientation", STRUCTURED)
+@pytest.mark.parametrize("tasks", [1000, [20] * 50, [100, 200, 300, 400]])
+def test_rows_make_no_weight_matrix(tasks, orientation):
+    head = HeadCase(2048, tasks, orientation).make(dtype=torch.float32)
+    with LargestTensor() as seen:
+        head.rows(torch.tensor([1, 7]), 0)
+    assert 0 < seen.numel <= 2 * 2048
+
+
+def test_a_weight_beyond_memory_is_refused_with_the_way_out():
+    head = ETFHead(64, 10)
+    head.largest_weight = 639
+    with pytest.raises(ValueError, match=r"weight has 640 numbers for 10 classes .* take rows\("):
+        head.weight  # noqa: B018
+    head.largest_weight = 640
+    assert head.weight.shape == (10, 64)
+
+
+@each_head
 def test_gradients_pass_gradcheck(case):
     head = case.make()
     h = features(case, 3)[..., : case.in_features].requires_grad_()

@@ -100,7 +100,8 @@ def test_whatever_stands_anywhere_is_refused_or_takes_no_memory(name):
             refused += 1
             continue
         assert all(t.is_meta for t in (*found.parameters(), *found.buffers())), (at, value)
-        assert FREE & set(at), (at, value)
+        any_columns = at[-1:] == ("columns",) and value is None
+        assert any_columns or FREE & set(at), (at, value)
     assert refused > 300
 
 
