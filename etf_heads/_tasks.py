@@ -79,8 +79,8 @@ class Tasks:
             sizes = tuple(tasks)
         else:
             raise ValueError(
-                f"{argument} must be the number of classes of one task, map task names to class "
-                "counts, or list class counts, such as 10, {'shape': 10, 'colour': 7} or [10, 7]; "
+                f"{argument} must map task names to class counts, list class counts, or be the "
+                "number of classes of one task, such as {'shape': 10, 'colour': 7}, [10, 7] or 10; "
                 f"got {tasks!r}"
             )
         counts = []

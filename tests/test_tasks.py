@@ -48,10 +48,10 @@ def test_a_single_task_is_given_by_its_number_of_classes():
         (lambda: Tasks.parse(True), "tasks must be a positive integer, got True"),
         (
             lambda: Tasks.parse(2.5),
-            "tasks must be the number of classes of one task, map .* got 2.5",
+            "number of classes of one task, .* got 2.5",
         ),
         (lambda: Tasks((3, 2), single=True), "single=True is for one task without a name"),
-        (lambda: Tasks.parse("10"), "map task names to class counts, or list .* got '10'"),
+        (lambda: Tasks.parse("10"), "must map task names to class counts, .* got '10'"),
         (lambda: Tasks.parse({"a": 1}), r"tasks\['a'\]=1: a task needs at least 2 classes"),
         (lambda: Tasks.parse([3, 0]), r"tasks\[1\] must be a positive integer, got 0"),
         (lambda: Tasks.parse([3, -2]), r"tasks\[1\] must be a positive integer, got -2"),
