@@ -1,11 +1,24 @@
 """Losses that know the head: they take features, and make no logits that they do not need.
 
 All are called as ``criterion(features, head, labels)``, with one or several tasks, labels missing
-(-100) or not, and a fixed head or an ``nn.Linear``.
+(-100) or not, and a fixed head or an ``nn.Linear``. :class:`FeaturePenalty` is added to one.
 """
 
 from etf_heads.losses._contrast import NONL, NTCE
 from etf_heads.losses._cross_entropy import CompoundCrossEntropy
+from etf_heads.losses._feature_penalty import FeaturePenalty
+from etf_heads.losses._focal import CompoundFocal
 from etf_heads.losses._normalized import NormalizedCrossEntropy
+from etf_heads.losses._pick_all_labels import PickAllLabelsCrossEntropy
+from etf_heads.losses._squared_error import CompoundSquaredError
 
-__all__ = ["NONL", "NTCE", "CompoundCrossEntropy", "NormalizedCrossEntropy"]
+__all__ = [
+    "NONL",
+    "NTCE",
+    "CompoundCrossEntropy",
+    "CompoundFocal",
+    "CompoundSquaredError",
+    "FeaturePenalty",
+    "NormalizedCrossEntropy",
+    "PickAllLabelsCrossEntropy",
+]

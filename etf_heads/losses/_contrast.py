@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from etf_heads._labels import NO_LABEL
-from etf_heads._tasks import positive_int
+from etf_heads._tasks import TaskWeights, positive_int
 from etf_heads.losses._classifiers import Classifier
 from etf_heads.losses._sphere import (
     check_temperature,
@@ -15,7 +15,7 @@ from etf_heads.losses._sphere import (
     unit_features,
     without_autocast,
 )
-from etf_heads.losses._task_loss import Reduction, TaskLoss, TaskWeights
+from etf_heads.losses._task_loss import Reduction, TaskLoss
 
 
 class _BatchContrast(TaskLoss):
@@ -33,7 +33,7 @@ class _BatchContrast(TaskLoss):
         temperature: float = 0.1,
         *,
         block_size: int = 1024,
-        task_weights: TaskWeights = None,
+        task_weights: TaskWeights | None = None,
         ignore_index: int = NO_LABEL,
         reduction: Reduction = "mean",
     ) -> None:

@@ -8,10 +8,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from etf_heads._labels import NO_LABEL
+from etf_heads._tasks import TaskWeights
 from etf_heads._tracing import is_traced
 from etf_heads.losses._classifiers import Classifier
 from etf_heads.losses._fused import FusedCrossEntropy
-from etf_heads.losses._task_loss import LogitLoss, Reduction, TaskWeights
+from etf_heads.losses._task_loss import LogitLoss, Reduction
 
 
 class CrossEntropy(LogitLoss):
@@ -108,7 +109,7 @@ class CompoundCrossEntropy(CrossEntropy):
     def __init__(
         self,
         *,
-        task_weights: TaskWeights = None,
+        task_weights: TaskWeights | None = None,
         label_smoothing: float = 0.0,
         ignore_index: int = NO_LABEL,
         reduction: Reduction = "mean",

@@ -5,10 +5,11 @@ from __future__ import annotations
 from torch import Tensor
 
 from etf_heads._labels import NO_LABEL
+from etf_heads._tasks import TaskWeights
 from etf_heads.losses._classifiers import Classifier
 from etf_heads.losses._cross_entropy import CrossEntropy
 from etf_heads.losses._sphere import check_temperature, cosines, unit_features, without_autocast
-from etf_heads.losses._task_loss import Reduction, TaskWeights
+from etf_heads.losses._task_loss import Reduction
 
 
 class NormalizedCrossEntropy(CrossEntropy):
@@ -57,7 +58,7 @@ class NormalizedCrossEntropy(CrossEntropy):
         temperature: float = 0.1,
         *,
         label_smoothing: float = 0.0,
-        task_weights: TaskWeights = None,
+        task_weights: TaskWeights | None = None,
         ignore_index: int = NO_LABEL,
         reduction: Reduction = "mean",
     ) -> None:

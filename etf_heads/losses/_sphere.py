@@ -38,10 +38,15 @@ def cosines(head: Classifier, features: Tensor) -> Tensor:
     if isinstance(head, LinearClassifier):
         return features @ unit(head.weight).to(features.dtype).mT
     scores = head.scores(features)
-    if isinstance(getattr(head, "code", None), SimplexCode):
-        return scores  # its rows have unit length
+    if has_unit_simplexes(head):
+        return scores
     lengths = torch.linalg.vector_norm(head.frame(), dim=1)
     return scores / lengths.where(lengths > 0, 1).to(scores.dtype)
+
+
+def has_unit_simplexes(head: Head) -> bool:
+    """Whether each task's class vectors are known to be a simplex ETF of unit vectors."""
+    return isinstance(getattr(head, "code", None), SimplexCode)
 
 
 def unit_class_vectors(head: Classifier, task: int, labels: Tensor | None = None) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import groupby
 from typing import Literal, get_args
 
@@ -12,12 +12,11 @@ from torch import Tensor, nn
 
 from etf_heads._labels import NO_LABEL, Labels, check_range, stack_labels
 from etf_heads._precision import at_least_float32
-from etf_heads._tasks import Tasks
+from etf_heads._tasks import Tasks, TaskWeights
 from etf_heads._tracing import is_traced
 from etf_heads.losses._classifiers import AnyHead, Classifier, classifier_of
 
 Reduction = Literal["mean", "task", "none"]
-TaskWeights = Mapping[str, float] | Sequence[float] | None
 
 
 class TaskLoss(nn.Module):
@@ -40,7 +39,7 @@ class TaskLoss(nn.Module):
     def __init__(
         self,
         *,
-        task_weights: TaskWeights = None,
+        task_weights: TaskWeights | None = None,
         ignore_index: int = NO_LABEL,
         reduction: Reduction = "mean",
     ) -> None:
@@ -49,10 +48,7 @@ class TaskLoss(nn.Module):
             raise ValueError(
                 f"reduction must be one of {', '.join(get_args(Reduction))}; got {reduction!r}"
             )
-        weights = task_weights.values() if isinstance(task_weights, Mapping) else task_weights
-        for weight in weights or ():
-            if not (math.isfinite(weight) and weight >= 0):
-                raise ValueError(f"task_weights must be finite and at least 0, got {weight!r}")
+        check_task_weights(task_weights)
         self.task_weights = task_weights
         self.ignore_index = ignore_index
         self.reduction = reduction
@@ -133,3 +129,10 @@ class LogitLoss(TaskLoss):
 def mean_weights(labelled: Tensor, dtype: torch.dtype) -> Tensor:
     """Weights that make a sum over samples the mean of the labelled ones, task by task: (N, T)."""
     return labelled / labelled.sum(0, dtype=dtype).clamp(min=1)
+
+
+def check_task_weights(given: TaskWeights | None) -> None:
+    """ValueError unless weights, of tasks that are not known yet, are finite and at least 0."""
+    for weight in (given.values() if isinstance(given, Mapping) else given) or ():
+        if not (math.isfinite(weight) and weight >= 0):
+            raise ValueError(f"task_weights must be finite and at least 0, got {weight!r}")

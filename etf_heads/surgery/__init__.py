@@ -1,10 +1,11 @@
-"""Operations on whole models: give one a fixed head, narrow its features, say what that saved.
+"""Operations on whole models: a fixed head, fewer features, weight decay, what that saved.
 
 The libraries that models come from are never imported: models are known by what they have.
 """
 
 from etf_heads.surgery._adapter import HeadAdapter, TaskOutputs
 from etf_heads.surgery._costs import ModelCosts, model_costs
+from etf_heads.surgery._decay import decay_groups
 from etf_heads.surgery._locate import find_heads
 from etf_heads.surgery._narrow import narrow_features
 from etf_heads.surgery._replace import replace_head
@@ -16,6 +17,7 @@ __all__ = [
     "ModelCosts",
     "Savings",
     "TaskOutputs",
+    "decay_groups",
     "find_heads",
     "load_model",
     "model_costs",

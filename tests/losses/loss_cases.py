@@ -16,7 +16,14 @@ from scipy.special import log_softmax, logsumexp
 from torch import nn
 
 from etf_heads._tasks import Tasks
-from etf_heads.losses import NONL, NTCE, CompoundCrossEntropy, NormalizedCrossEntropy
+from etf_heads.losses import (
+    NONL,
+    NTCE,
+    CompoundCrossEntropy,
+    CompoundFocal,
+    CompoundSquaredError,
+    NormalizedCrossEntropy,
+)
 from tests.cases import HeadCase
 
 Oracle = Callable[..., np.ndarray]
@@ -56,6 +63,16 @@ def cross_entropy(h, y, W, b, smoothing=0.0):
     return -(1 - smoothing) * picked(logp, y) - smoothing * logp.mean(1)
 
 
+def focal(h, y, W, b, gamma):
+    p = np.exp(picked(log_softmax(h @ W.T + b, axis=1), y))
+    return -((1 - p) ** gamma) * np.log(p)
+
+
+def squared_error(h, y, W, b, target):
+    K = len(W)
+    return ((h @ W.T + b - target * (np.eye(K)[y] - 1 / K)) ** 2).sum(1) / 2
+
+
 def unit(x: np.ndarray) -> np.ndarray:
     length = np.linalg.norm(x, axis=-1, keepdims=True)
     return x / np.where(length > 0, length, 1)
@@ -88,6 +105,8 @@ def _at(oracle: Oracle, **options: float) -> Oracle:
 LOSSES = [
     LossCase(CompoundCrossEntropy, {}, cross_entropy),
     LossCase(CompoundCrossEntropy, {"label_smoothing": 0.1}, _at(cross_entropy, smoothing=0.1)),
+    *(LossCase(CompoundFocal, {"gamma": g}, _at(focal, gamma=g)) for g in (0.5, 2.0)),
+    LossCase(CompoundSquaredError, {"target": 3.0}, _at(squared_error, target=3.0)),
     *(
         LossCase(kind, {"temperature": t}, _at(oracle, temperature=t), in_float32=True)
         for t in (0.1, 1.0)
