@@ -132,7 +132,7 @@ def nearest_orientation(
     weights = parsed.weights(task_weights)
     if not means.isfinite().all():
         raise ValueError("means must be finite: leave out NaN and infinite features")
-    work = means.to(at_least_float32(means.dtype))
+    work = _of_order_one(means.to(at_least_float32(means.dtype)))
     shape = (means.shape[-1], parsed.rank)
     if previous is None:
         reference = torch.eye(*shape, dtype=work.dtype, device=work.device)
@@ -149,6 +149,19 @@ def nearest_orientation(
         return riemannian_polar(matrix, reference).to(means.dtype)
     with exact_products(work):
         return _complete_polar(matrix, reference).to(means.dtype)
+
+
+def _of_order_one(means: Tensor) -> Tensor:
+    """Means times a power of two, which changes no digit, so that no product over- or underflows.
+
+    The nearest ETF is the same, whatever the scale.
+    """
+    largest = means.detach().abs().amax((-2, -1), keepdim=True)
+    exponent = -torch.frexp(largest).exponent
+    # In two steps: the inverse of the smallest numbers is not a number.
+    half = exponent.div(2, rounding_mode="floor")
+    one = torch.ones_like(largest)
+    return means * torch.ldexp(one, half) * torch.ldexp(one, exponent - half)
 
 
 def check_solver(solver: str) -> None:

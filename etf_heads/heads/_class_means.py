@@ -8,6 +8,7 @@ from torch import Tensor
 from etf_heads._precision import KeepsPrecision
 from etf_heads._tasks import TaskSpec
 from etf_heads.heads._feature_norm import FeatureNorm
+from etf_heads.heads._observation import Rule
 from etf_heads.heads._observing import ObservingHead
 
 
@@ -100,9 +101,13 @@ class ClassMeanHead(KeepsPrecision, ObservingHead):
         """Unit class vectors of some classes: indices (...) -> (..., d)."""
         return self.vectors[indices].to(dtype)
 
-    def _derive(self, centred: Tensor) -> Tensor:
-        length = torch.linalg.vector_norm(centred, dim=-1, keepdim=True)
-        return centred / torch.where(length > 0, length, 1.0)
+    def _rule(self) -> Rule:
+        return Rule(
+            "means", self.tasks.sizes, self.tasks.names or (), self.decay, self.update_every
+        )
+
+    def _frame_in_use(self) -> Tensor:
+        return self.vectors
 
     def _keep(self, derived: Tensor) -> None:
         self.vectors = derived

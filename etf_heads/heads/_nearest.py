@@ -15,6 +15,7 @@ from etf_heads.heads._compound import CompoundETFHead
 from etf_heads.heads._etf import ETFHead
 from etf_heads.heads._feature_norm import FeatureNorm
 from etf_heads.heads._fixed import FixedHead
+from etf_heads.heads._observation import Rule
 from etf_heads.heads._observing import ObservingHead
 from etf_heads.orientation import MatrixOrientation, TiledOrientation
 
@@ -109,7 +110,7 @@ class NearestETFHead(ObservingHead):
             dtype=dtype,
         )
         self.solver = solver
-        self.proximal = proximal
+        self.proximal = float(proximal)
         self.codebook = SimplexCode(tasks, tasks.rank)
         self.orientation = MatrixOrientation(_tiled(in_features, tasks, self.running.means))
 
@@ -147,14 +148,19 @@ class NearestETFHead(ObservingHead):
             like=self._like,
         ).train(self.training)
 
-    def _derive(self, centred: Tensor) -> Tensor:
-        return nearest_orientation(
-            centred,
-            self.tasks,
-            previous=self.orientation.basis,
-            proximal=self.proximal,
-            solver=self.solver,
+    def _rule(self) -> Rule:
+        return Rule(
+            "nearest",
+            self.tasks.sizes,
+            self.tasks.names or (),
+            self.decay,
+            self.update_every,
+            self.proximal,
+            self.solver,
         )
+
+    def _frame_in_use(self) -> Tensor:
+        return self.orientation.basis
 
     def _keep(self, derived: Tensor) -> None:
         self.orientation.basis = derived.contiguous()

@@ -8,22 +8,29 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from etf_heads._labels import Labels
+from etf_heads._labels import Labels, stack_labels
 from etf_heads._tasks import Tasks, TaskSpec, positive_int
 from etf_heads._tracing import call_recorded
 from etf_heads.heads._base import Head
 from etf_heads.heads._feature_norm import normalised
-from etf_heads.heads._running_means import (
-    RunningClassMeans,
-    class_sums_of_all,
+from etf_heads.heads._observation import (
+    Rule,
+    State,
+    observe,
+    observe_again,
+    observe_in_graph,
 )
+from etf_heads.heads._running_means import RunningClassMeans
 
 
 class ObservingHead(Head):
     """A head whose class vectors are computed from running class means.
 
-    Subclasses say how: :meth:`_derive` makes the geometry of centred class means, :meth:`_keep`
-    stores it, :meth:`_scores_with` uses it.
+    Subclasses say how: :meth:`_rule` which geometry of the class means it is, :meth:`_keep` and
+    :meth:`_frame_in_use` where it is stored, :meth:`_scores_with` how it is used.
+
+    Under ``torch.compile`` the observation is one operator, and the whole step one graph
+    (``fullgraph=True``). Behind activation checkpointing a batch is observed once, in forward.
 
     Args:
         in_features: d.
@@ -53,6 +60,9 @@ class ObservingHead(Head):
         self.gradient = bool(gradient)
         self.update_every = positive_int(update_every, "update_every")
         self.running = RunningClassMeans(self.tasks, in_features, decay, device=device, dtype=dtype)
+        # Of the last batch: its labels, the state before it where the loss moves that, and the
+        # geometry it gave.
+        self._last: tuple[Tensor, State | None, Tensor | None] | None = None
 
     def forward(
         self, features: Tensor, labels: Labels | None = None
@@ -101,6 +111,10 @@ class ObservingHead(Head):
         """Set what is learned to its start, and forget what was observed."""
         super().reset_parameters()
         self.running.reset_parameters()
+        self._last = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_last": None}  # of use in the backward pass at hand only
 
     @property
     def decay(self) -> float:
@@ -112,20 +126,57 @@ class ObservingHead(Head):
         """The tasks, by the name of the constructor's argument."""
         return self.tasks
 
-    # Its checks look at values: under torch.compile, one break in the graph instead of many.
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _observe(self, features: Tensor, labels: Labels) -> Tensor | None:
         """Take a batch in; the geometry derived from it, where one was due."""
         if not self.gradient:
             features = features.detach()
-        means = self.running.update(*class_sums_of_all(features, labels, self.tasks))
-        if self.update_every > 1 and (int(self.running.updates) - 1) % self.update_every:
-            return None
-        derived = self._derive(self.running.centred(means))
-        self._keep(derived.detach())
+        if torch.compiler.is_compiling():
+            return self._observe_in_graph(features, labels)
+        stacked = stack_labels(labels, self.tasks, tuple(features.shape[:-1]))
+        if torch._C._current_graph_task_id() != -1:
+            return self._recompute(features, stacked)
+        before = self._state()
+        derived = observe(features, stacked, self.running, before.frame, self._rule())
+        kept = None if derived is None else derived.detach()
+        if kept is not None:
+            self._keep(kept)
+        self._last = (stacked, before if self.gradient else None, kept)
         return derived
 
-    def _derive(self, centred: Tensor) -> Tensor:
+    def _observe_in_graph(self, features: Tensor, labels: Labels) -> Tensor:
+        stacked = stack_labels(labels, self.tasks, tuple(features.shape[:-1]))
+        # Copies: what backward needs of the state is that from before the batch.
+        before = State(*(tensor.clone() for tensor in self._state()))
+        derived, means, counts = observe_in_graph(features, stacked, before, self._rule())
+        with torch.no_grad():
+            self.running.means.copy_(means)
+            self.running.counts.copy_(counts)
+            self.running.updates.add_(1)
+            self._state().frame.copy_(derived)
+        return derived
+
+    def _recompute(self, features: Tensor, labels: Tensor) -> Tensor | None:
+        """The geometry that a batch had, for activation checkpointing: in backward, run again.
+
+        It was observed in forward, and is not a second time.
+        """
+        last, before, kept = self._last or (None, None, None)
+        if last is None or last.shape != labels.shape or not torch.equal(last, labels):
+            raise RuntimeError(
+                f"{type(self).__name__} was run in a backward pass with another batch than it "
+                "observed last: call backward after each forward, or leave the head out of what "
+                "activation checkpointing recomputes"
+            )
+        return kept if before is None else observe_again(features, labels, before, self._rule())
+
+    def _state(self) -> State:
+        running = self.running
+        return State(running.means, running.counts, running.updates, self._frame_in_use())
+
+    def _rule(self) -> Rule:
+        raise NotImplementedError
+
+    def _frame_in_use(self) -> Tensor:
         raise NotImplementedError
 
     def _keep(self, derived: Tensor) -> None:
