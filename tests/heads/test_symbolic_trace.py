@@ -34,10 +34,6 @@ def test_a_head_in_a_model_is_one_node(case):
         assert torch.equal(logits(program, h), logits(model, h))
 
 
-@pytest.mark.xfail(
-    "code" in dict(HeadCase(3, 2).make().named_children()),
-    reason="a submodule named code hides the GraphModule's attribute",
-)
 @pytest.mark.parametrize("case", [c for c in EVERY_HEAD if c.orientation != "nearest"], ids=str)
 def test_a_fixed_head_alone(case):
     head = case.make()
