@@ -6,8 +6,10 @@ All are called as ``criterion(features, head, labels)``, with one or several tas
 
 from etf_heads.losses._contrast import NONL, NTCE
 from etf_heads.losses._cross_entropy import CompoundCrossEntropy
+from etf_heads.losses._dot_regression import DotRegression
 from etf_heads.losses._feature_penalty import FeaturePenalty
 from etf_heads.losses._focal import CompoundFocal
+from etf_heads.losses._logit_adjusted import LogitAdjustedCrossEntropy, logit_prior
 from etf_heads.losses._normalized import NormalizedCrossEntropy
 from etf_heads.losses._pick_all_labels import PickAllLabelsCrossEntropy
 from etf_heads.losses._squared_error import CompoundSquaredError
@@ -18,7 +20,10 @@ __all__ = [
     "CompoundCrossEntropy",
     "CompoundFocal",
     "CompoundSquaredError",
+    "DotRegression",
     "FeaturePenalty",
+    "LogitAdjustedCrossEntropy",
     "NormalizedCrossEntropy",
     "PickAllLabelsCrossEntropy",
+    "logit_prior",
 ]

@@ -50,6 +50,10 @@ class LinearClassifier:
         """The same."""
         return self.all_logits(features)
 
+    def frame_rows(self, indices: Tensor, dtype: torch.dtype) -> Tensor:
+        """Class vectors: indices (...) of classes, of all tasks side by side -> (..., d)."""
+        return self.weight[indices].to(dtype)
+
 
 Classifier = Head | LinearClassifier
 

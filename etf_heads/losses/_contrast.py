@@ -54,13 +54,11 @@ class _BatchContrast(TaskLoss):
     def _of_task(self, features: Tensor, head: Classifier, task: int, labels: Tensor) -> Tensor:
         labelled = labels != self.ignore_index
         labels = labels.where(labelled, 0)
-        if head.tasks.sizes[task] <= len(labels):
-            anchors = unit_class_vectors(head, task)
-            classes, places = torch.arange(len(anchors), device=labels.device), labels
-        else:
-            anchors = unit_class_vectors(head, task, labels)
-            classes, places = labels, torch.arange(len(labels), device=labels.device)
-        anchors = anchors.to(features.dtype)
+        # One sum a class, or one a sample, whichever are fewer: its class, and a sample's sum.
+        count = min(head.tasks.sizes[task], len(labels))
+        numbers = torch.arange(count, device=labels.device)
+        classes, places = (labels, numbers) if count == len(labels) else (numbers, labels)
+        anchors = unit_class_vectors(head, task, classes, features)
         sums, counts = self._log_sums(anchors, classes, features, labels, labelled)
         own = (anchors[places] * features).sum(-1) / self.temperature
         return (sums[places] - own).where(labelled & (counts[places] > 0), 0)

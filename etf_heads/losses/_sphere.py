@@ -49,11 +49,10 @@ def has_unit_simplexes(head: Head) -> bool:
     return isinstance(getattr(head, "code", None), SimplexCode)
 
 
-def unit_class_vectors(head: Classifier, task: int, labels: Tensor | None = None) -> Tensor:
-    """Class vectors of one task, or of labels (N,) in it, of unit length: (N, d)."""
-    rows = head.tasks.slices[task]
-    vectors = (head.frame() if isinstance(head, Head) else head.weight)[rows]
-    return unit(vectors if labels is None else vectors[labels])
+def unit_class_vectors(head: Classifier, task: int, classes: Tensor, like: Tensor) -> Tensor:
+    """Class vectors of classes (N,) of a task, of unit length, in the dtype of others: (N, d)."""
+    indices = classes + head.tasks.slices[task].start
+    return unit(head.frame_rows(indices, like.dtype)).to(like.dtype)
 
 
 def without_autocast(features: Tensor) -> AbstractContextManager[object]:

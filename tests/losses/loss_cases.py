@@ -22,6 +22,7 @@ from etf_heads.losses import (
     CompoundCrossEntropy,
     CompoundFocal,
     CompoundSquaredError,
+    DotRegression,
     NormalizedCrossEntropy,
 )
 from tests.cases import HeadCase
@@ -98,6 +99,10 @@ def nonl(h, y, W, _, temperature):
     return losses
 
 
+def dot_regression(h, y, W, _):
+    return ((unit(h) * unit(W)[y]).sum(1) - 1) ** 2 / 2
+
+
 def _at(oracle: Oracle, **options: float) -> Oracle:
     return lambda *arguments: oracle(*arguments, **options)
 
@@ -116,6 +121,7 @@ LOSSES = [
             (NONL, nonl),
         ]
     ),
+    LossCase(DotRegression, {}, dot_regression, in_float32=True),
     LossCase(
         NTCE, {"temperature": 0.5, "block_size": 2}, _at(ntce, temperature=0.5), in_float32=True
     ),

@@ -4,10 +4,18 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
 from etf_heads import CompoundETFHead, ETFHead
-from etf_heads.heads import feature_norm
-from etf_heads.losses import NONL, NTCE, CompoundCrossEntropy, NormalizedCrossEntropy
+from etf_heads.codes import Code
+from etf_heads.heads import FixedHead, feature_norm
+from etf_heads.losses import (
+    NONL,
+    NTCE,
+    CompoundCrossEntropy,
+    DotRegression,
+    NormalizedCrossEntropy,
+)
 
 SPHERE = [NormalizedCrossEntropy, NTCE, NONL]
 
@@ -113,6 +121,40 @@ def test_blocks_change_memory_and_nothing_else(kind, classes):
         assert pairs in kept[1024][2]
         assert pairs not in kept[64][2]
         assert not any(size == 64 * 300 for size in kept[64][2])
+
+
+class Circle(Code):
+    """A million unit vectors in the plane, by a formula; nothing makes all of them."""
+
+    def __init__(self, tasks):
+        super().__init__(tasks, columns=2)
+
+    def vectors(self, indices, *, dtype=torch.float64):
+        angles = indices.to(dtype) * (2 * math.pi / self.rows)
+        return torch.stack([angles.cos(), angles.sin()], dim=-1)
+
+    def expand(self, coordinates):  # noqa: ARG002
+        raise AssertionError("all classes")
+
+
+@pytest.mark.parametrize("kind", [NTCE, NONL, DotRegression])
+def test_the_number_of_classes_costs_nothing(kind):
+    head = FixedHead(8, Circle(1_000_000), scale=3.0, dtype=torch.float64)
+    labels = torch.randint(1_000_000, (32,), generator=torch.Generator().manual_seed(0))
+    h = torch.randn(32, 8, dtype=torch.float64, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(check_size, lambda t: t):
+        loss = kind()(h, head, labels)
+        loss.backward()
+    rows = head.rows(labels)
+    few = nn.Linear(8, 32, bias=False).double()  # the same vectors as classes of their own
+    few.weight = nn.Parameter(rows)
+    assert len(labels.unique()) == 32
+    torch.testing.assert_close(loss, kind()(h, few, torch.arange(32)))
+
+
+def check_size(tensor):
+    assert tensor.numel() <= 32 * 32
+    return tensor
 
 
 @pytest.mark.parametrize("kind", SPHERE)
