@@ -23,17 +23,15 @@ lower bound of the minimum to show.
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from etf_heads.geometry import helmert
-from etf_heads.theory._closed_form import logit_gap
 from etf_heads.theory._counts import JointCounts
 
-_CHUNK_ENTRIES = 2**20  # float64 entries of a temporary array: 8 MiB stay in cache
+_TINY = 1e-300
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +53,15 @@ class Point:
     probabilities: Tensor
     residuals: Tensor
     value: float
+
+    def rotated(self, axes: Tensor) -> Point:
+        """The same logits from factors in another orthonormal basis, the columns of ``axes``."""
+        return replace(
+            self,
+            factor=self.factor @ axes,
+            features=self.features @ axes,
+            class_vectors=self.class_vectors @ axes,
+        )
 
 
 class FactoredProblem:
@@ -85,17 +92,26 @@ class FactoredProblem:
         )
 
     def start(self) -> Point:
-        """The minimum if the tasks were balanced and independent, kept away from zero."""
-        scales = []
-        for size, weight in zip(self.sizes, self.task_weights.tolist(), strict=True):
-            gap = logit_gap(size, self.strength / 2, self.strength / 2, 1.0, weight)
-            scales += [math.sqrt(max(gap, 0.1) * math.sqrt(weight / size))] * (size - 1)
-        factor = torch.diag(self.basis.new_tensor(scales))
-        sizes = torch.tensor(self.sizes, device=factor.device)
-        feature_scales = (self.task_weights * sizes).sqrt().repeat_interleave(sizes)
-        parts = feature_scales[:, None] * (self.basis @ factor)
-        features = torch.nn.functional.embedding_bag(self.rows, parts, mode="sum")
-        return self.point(factor, features)
+        r"""Every class with the logit gap that its own share of the samples would give it.
+
+        A class k of task t alone at the dual bound leaves :math:`1 - p_k = (1 - 1/K)\, \tau /
+        \sqrt{c_t s_k}` to the others in equal parts. For balanced, independent tasks this is the
+        minimum; with one long-tailed task it is within a percent of it.
+        """
+        shares = torch.zeros_like(self.class_weights)
+        shares.index_add_(0, self.rows.flatten(), self.shares.repeat_interleave(len(self.sizes)))
+        others = 1 - self.members @ (1 / self.members.sum(0))
+        missing = (self.strength / (self.class_weights * shares).sqrt()).clamp(max=1) * others
+        gaps = (torch.log1p(-missing) - missing.log() + (others / (1 - others)).log()).clamp(
+            min=0.1
+        )
+        # Logits of a tuple in the coordinates of B k: the tuple's rows of the Helmert bases.
+        parts = (self.class_weights * gaps)[:, None] * self.basis
+        coordinates = torch.nn.functional.embedding_bag(self.rows, parts, mode="sum")
+        squares = (coordinates * self.shares[:, None]).T @ coordinates
+        squares, axes = torch.linalg.eigh(squares)
+        roots = squares.clamp(min=1e-6 * float(squares[-1])).pow(0.25)
+        return self.point(axes * roots, (coordinates @ axes) / roots)
 
     def log_probabilities(self, class_vectors: Tensor, features: Tensor) -> Tensor:
         """Of every class in every tuple, shape (G, S)."""
@@ -118,104 +134,60 @@ class FactoredProblem:
         residuals.scatter_(1, self.rows, -(residuals @ self.members)).mul_(self.class_weights)
         return Point(factor, features, class_vectors, probabilities, residuals, value)
 
+    def proximal_step(self, point: Point) -> Point:
+        r"""A proximal gradient step of the convex problem: it finds the rank.
+
+        The loss has curvature at most 1/2 in :math:`M = D_s^{1/2} K B^\top`, so a gradient step
+        of length 2, after which singular values shrink by :math:`2 \tau`, never ends higher.
+        Directions that the optimum lacks get exactly zero; those that a saddle point lacks return.
+        """
+        stepped, sizes, axes = self._gradient_step(point)
+        kept = (sizes - 2 * self.strength).clamp(min=0)
+        features = stepped @ (axes * (kept.sqrt() / sizes.clamp(min=_TINY)))
+        return self.point(axes * kept.sqrt(), features / self.shares.sqrt()[:, None])
+
     def lower_bound(self, point: Point) -> float:
-        """Dual value of the point's probabilities, moved towards the labels until feasible."""
-        residuals = (point.residuals @ self.basis) * self.shares.sqrt()[:, None]
+        r"""The better of two dual values: of the probabilities, and of the singular vectors.
+
+        What the proximal step cuts off, :math:`U \min(S / 2, \tau) V^\top`, is feasible as a
+        residual. Near the optimum its gap is a Kullback-Leibler divergence of the two sets of
+        probabilities, of second order in the distance where that of the first is of first order.
+        """
+        stepped, sizes, axes = self._gradient_step(point)
+        cut = (0.5 * sizes).clamp(max=self.strength) / sizes.clamp(min=_TINY)
+        residuals = stepped @ ((axes * cut) @ (axes.T @ self.basis.T))
+        probabilities = -residuals / self.shares.sqrt()[:, None]
+        wrong = probabilities.scatter_(1, self.rows, 0.0).clamp_(min=0)
+        wrong *= (1 / (wrong @ self.members).clamp(min=1.0)) @ self.members.T  # at most 1 together
+        return max(
+            self._dual_value(wrong),
+            self._dual_value(point.residuals.clamp(min=0) / self.class_weights),
+        )
+
+    def loss_hessian(self, point: Point, logits: Tensor) -> Tensor:
+        """diag(p) - p pᵀ of every task, weighted, times logits: (G, S) -> (G, S)."""
+        weighted = point.probabilities * logits
+        means = (weighted @ self.members) @ self.members.T
+        return weighted.sub_(means.mul_(point.probabilities)).mul_(self.class_weights)
+
+    def _gradient_step(self, point: Point) -> tuple[Tensor, Tensor, Tensor]:
+        """M after a gradient step of length 2; its singular values, its right singular vectors."""
+        stepped = point.features @ point.factor.T - 2 * (point.residuals @ self.basis)
+        stepped *= self.shares.sqrt()[:, None]
+        squares, axes = torch.linalg.eigh(stepped.T @ stepped)
+        return stepped, squares.clamp(min=0).sqrt(), axes
+
+    def _dual_value(self, wrong: Tensor) -> float:
+        """Of these probabilities of wrong classes, shrunk until the residuals are feasible."""
+        missing = wrong @ self.members
+        residuals = wrong.scatter(1, self.rows, -missing).mul_(self.class_weights) @ self.basis
+        residuals *= self.shares.sqrt()[:, None]
         spectral_norm = torch.linalg.eigvalsh(residuals.T @ residuals)[-1].clamp(min=0).sqrt()
-        scale = min(1.0, self.strength / float(spectral_norm)) if spectral_norm > 0 else 1.0
-        # y + scale (p - y), written so that no new array of labels is needed
-        feasible = point.probabilities + (scale - 1) / self.class_weights * point.residuals
+        scale = min(1.0, self.strength / max(float(spectral_norm), _TINY))
+        feasible = (scale * wrong).scatter_(1, self.rows, 1 - scale * missing)
         entropies = torch.special.entr(feasible.clamp_(min=0))
         return float(self.shares @ (entropies @ self.class_weights))
 
     def _tuple_values(self, log_probabilities: Tensor, features: Tensor) -> Tensor:
         losses = -log_probabilities.gather(1, self.rows) @ self.task_weights
         return losses + 0.5 * self.strength * features.square().sum(1)
-
-
-class NewtonModel:
-    r"""Second-order model of F at a point, the features eliminated.
-
-    For a step V of B the best second-order step of a tuple's features is
-    :math:`-Q_g^{-1} (\gamma_g + J_g V)`, with :math:`\gamma_g` the bracket's gradient in the
-    features, :math:`Q_g` its Hessian and :math:`J_g` its mixed derivative. What is left is a
-    quadratic in V alone: its gradient and products with its Hessian are here.
-
-    Attributes:
-        gradient: of the model in V, shape (r, r).
-        feature_gain: decrease that the features' own Newton step promises.
-    """
-
-    def __init__(self, problem: FactoredProblem, point: Point, inverses: Tensor) -> None:
-        """``inverses`` is memory for the inverses of all Q_g, shape (G, r, r)."""
-        self.problem, self.point = problem, point
-        self.inverses = inverses
-        self._invert_hessians()
-        slopes = point.residuals @ point.class_vectors + problem.strength * point.features
-        self._own_step = -self._solve(slopes)
-        self._weighted_residuals = point.residuals * problem.shares[:, None]
-        self.feature_gain = -0.5 * float(problem.shares @ (slopes * self._own_step).sum(1))
-        plain = problem.strength * point.factor + self._to_factor(point.features)
-        curved = self._mixed_adjoint(self._own_step, self._own_step @ point.class_vectors.T)
-        self.gradient = plain + curved
-
-    def hessian_product(self, step: Tensor) -> Tensor:
-        """The model's Hessian times a step of B: (r, r) -> (r, r)."""
-        moved_logits = self.point.features @ (self.problem.basis @ step).T
-        answer = -self._solve(self._mixed(step, moved_logits))
-        moved_logits += answer @ self.point.class_vectors.T
-        return self.problem.strength * step + self._mixed_adjoint(answer, moved_logits)
-
-    def feature_step(self, step: Tensor) -> Tensor:
-        """Best step of the features beside a step of B, shape (G, r)."""
-        moved_logits = self.point.features @ (self.problem.basis @ step).T
-        return self._own_step - self._solve(self._mixed(step, moved_logits))
-
-    def _mixed(self, step: Tensor, moved_logits: Tensor) -> Tensor:
-        """J_g V of all tuples; ``moved_logits`` are those that V moves at fixed features."""
-        turned = self.point.residuals @ (self.problem.basis @ step)
-        return turned + self._loss_hessian(moved_logits) @ self.point.class_vectors
-
-    def _mixed_adjoint(self, features: Tensor, moved_logits: Tensor) -> Tensor:
-        """Sum over tuples of s_g times the adjoint of J_g, and what the moved logits add."""
-        bent = self._loss_hessian(moved_logits).mul_(self.problem.shares[:, None])
-        return self._to_factor(features) + self.problem.basis.T @ (bent.T @ self.point.features)
-
-    def _to_factor(self, features: Tensor) -> Tensor:
-        return self.problem.basis.T @ (self._weighted_residuals.T @ features)
-
-    def _loss_hessian(self, logits: Tensor) -> Tensor:
-        """diag(p) - p pᵀ of every task, weighted, times logits: (G, S) -> (G, S)."""
-        members = self.problem.members
-        weighted = self.point.probabilities * logits
-        means = (weighted @ members) @ members.T
-        return weighted.sub_(means.mul_(self.point.probabilities)).mul_(self.problem.class_weights)
-
-    def _solve(self, right: Tensor) -> Tensor:
-        return torch.bmm(self.inverses, right[:, :, None]).squeeze(2)
-
-    def _invert_hessians(self) -> None:
-        r"""Q_g = sum_t c_t [sum_k p_k w_k w_kᵀ - m_t m_tᵀ] + τ I with m_t = sum_k p_k w_k.
-
-        A binary task's bracket is p_0 p_1 (w_0 - w_1) (w_0 - w_1)ᵀ, half the work.
-        """
-        problem, rank = self.problem, self.problem.basis.shape[1]
-        scaled = self.point.class_vectors * problem.class_weights.sqrt()[:, None]
-        pairs = [rows for rows in problem.slices if rows.stop - rows.start == 2]
-        others = [rows for rows in problem.slices if rows.stop - rows.start > 2]
-        spread = [scaled[rows][:1] - scaled[rows][1:] for rows in pairs]
-        vectors = torch.cat(spread + [scaled[rows] for rows in others])
-        outer = (vectors[:, :, None] * vectors[:, None, :]).flatten(1)
-        chunk = max(1, _CHUNK_ENTRIES // (rank * rank))
-        for first in range(0, len(self.inverses), chunk):
-            p = self.point.probabilities[first : first + chunk]
-            variances = [p[:, rows].prod(dim=1, keepdim=True) for rows in pairs]
-            weights = torch.cat(variances + [p[:, rows] for rows in others], dim=1)
-            hessians = (weights @ outer).reshape(-1, rank, rank)
-            if others:
-                means = torch.stack([p[:, rows] @ scaled[rows] for rows in others], dim=1)
-                hessians.baddbmm_(means.mT, means, alpha=-1)
-            hessians.diagonal(dim1=1, dim2=2).add_(problem.strength)
-            out = self.inverses[first : first + chunk]
-            # Symmetric; transposed, LAPACK writes in place.
-            torch.cholesky_inverse(torch.linalg.cholesky(hessians), out=out.mT)

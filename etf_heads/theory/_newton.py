@@ -8,7 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from etf_heads.theory._convex import FactoredProblem, NewtonModel, Point
+from etf_heads.theory._convex import FactoredProblem, Point
+from etf_heads.theory._feature_hessians import FeatureHessians, feature_hessians
+from etf_heads.theory._newton_model import NewtonModel
+from etf_heads.theory._progress import Progress
 
 _MAX_PRODUCTS = 500  # conjugate gradient iterations of one step
 _MAX_REJECTIONS = 10  # of one step, the radius shrinking by 4 or more each time
@@ -34,20 +37,26 @@ class Solution:
         return max(0.0, self.point.value - self.lower_bound) / self.point.value
 
 
-def minimise(problem: FactoredProblem, tolerance: float, max_iterations: int) -> Solution:
+def minimise(
+    problem: FactoredProblem, tolerance: float, max_iterations: int, progress: Progress
+) -> Solution:
     """Minimise F until the relative duality gap is within the tolerance, or no step helps."""
     solution = _certified(problem, problem.zero(), -math.inf, 0)
     if solution.relative_gap <= tolerance:
         return solution
     solution = _certified(problem, problem.start(), solution.lower_bound, 0)
-    start = solution.point
-    inverses = start.features.new_empty(len(start.features), *start.factor.shape)
-    radius = 0.5 * float(start.factor.norm())
-    del start  # points of many tuples are large
+    hessians = feature_hessians(problem)
+    radius = 0.5 * float(solution.point.factor.norm())
     while solution.relative_gap > tolerance and solution.iterations < max_iterations:
-        moved, radius = _advance(problem, solution, inverses, radius)
+        progress.state = f"step {solution.iterations + 1}, gap {solution.relative_gap:.1e}"
+        moved, radius = _advance(
+            problem, solution, hessians, radius, tolerance=tolerance, progress=progress
+        )
         if moved is None:
             break
+        nearer = problem.proximal_step(moved)
+        if nearer.value < moved.value:
+            moved = nearer
         solution = _certified(problem, moved, solution.lower_bound, solution.iterations + 1)
     return solution
 
@@ -60,14 +69,23 @@ def _certified(
 
 
 def _advance(
-    problem: FactoredProblem, solution: Solution, inverses: Tensor, radius: float
+    problem: FactoredProblem,
+    solution: Solution,
+    hessians: FeatureHessians,
+    radius: float,
+    *,
+    tolerance: float,
+    progress: Progress,
 ) -> tuple[Point | None, float]:
     """One accepted step and the next radius; no point when round-off hides all progress."""
-    point = solution.point
-    model = NewtonModel(problem, point, inverses)
-    accuracy = min(0.1, math.sqrt(solution.relative_gap))
+    gap = solution.relative_gap
+    # Quadratic convergence, but no more than the tolerance asks for.
+    accuracy = min(0.1, max(math.sqrt(gap), 0.1 * tolerance / gap))
+    hessians.update(solution.point, accuracy)
+    model = NewtonModel(problem, hessians)
+    point = model.point
     for _ in range(_MAX_REJECTIONS):
-        step, gain, at_boundary = _truncated_cg(problem, model, radius, accuracy)
+        step, gain, at_boundary = _truncated_cg(problem, model, radius, accuracy, progress)
         factor = point.factor + step
         features = _damped(problem, point, factor, model.feature_step(step))
         moved = problem.point(factor, features)
@@ -111,7 +129,11 @@ def _slope(problem: FactoredProblem, point: Point) -> float:
 
 
 def _truncated_cg(
-    problem: FactoredProblem, model: NewtonModel, radius: float, accuracy: float
+    problem: FactoredProblem,
+    model: NewtonModel,
+    radius: float,
+    accuracy: float,
+    progress: Progress,
 ) -> tuple[Tensor, float, bool]:
     """Steihaug's conjugate gradients: minimise the model within the radius.
 
@@ -126,6 +148,7 @@ def _truncated_cg(
     goal = accuracy**2 * square
     at_boundary = False
     for _ in range(_MAX_PRODUCTS):
+        progress.tick()
         product = model.hessian_product(direction)
         curvature = float((direction * product).sum())
         flat = _FLAT * problem.strength * float(direction.square().sum())

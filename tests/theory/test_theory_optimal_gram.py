@@ -14,11 +14,13 @@ from torch.nn.functional import one_hot
 from etf_heads.theory import (
     JointCounts,
     UnconstrainedFeatureModel,
+    _feature_hessians,
     balanced_optimum,
     binary_cosine,
     logit_gap,
     minority_collapse_ratio,
     optimal_gram,
+    zero_head_threshold,
 )
 
 
@@ -80,8 +82,10 @@ def random_problem(seed):
 @pytest.mark.parametrize("seed", range(24))
 def test_equals_brute_force(seed):
     counts, lambda_w, lambda_h, weights = random_problem(seed)
-    best = optimal_gram(torch.tensor(counts), lambda_w, lambda_h, torch.tensor(weights))
-    assert best.duality_gap <= 1e-9
+    best = optimal_gram(
+        torch.tensor(counts), lambda_w, lambda_h, torch.tensor(weights), tolerance=1e-12
+    )
+    assert best.duality_gap <= 1e-12
     values, grams = zip(
         *(brute_force(counts, lambda_w, lambda_h, weights, start) for start in range(3)),
         strict=True,
@@ -107,9 +111,9 @@ def test_equals_balanced_closed_form(sizes, weights, product):
     exact = balanced_optimum(sizes, lambda_w, lambda_h, counts.sum().item(), task_weights=weights)
     best = optimal_gram(counts, lambda_w, lambda_h, weights, tolerance=1e-12)
     assert best.objective == pytest.approx(exact.objective, rel=1e-11)
-    torch.testing.assert_close(best.gram, exact.gram, rtol=1e-7, atol=1e-9)
+    torch.testing.assert_close(best.gram, exact.gram, rtol=3e-6, atol=1e-9)
     logits = exact.features(best.counts.labels) @ exact.class_vectors.T
-    torch.testing.assert_close(best.logits, logits, rtol=1e-7, atol=1e-9)
+    torch.testing.assert_close(best.logits, logits, rtol=3e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("p", [0.05, 0.3, 0.5, 0.6, 0.9, 0.99, 0.9999])
@@ -126,10 +130,10 @@ def test_equals_correlated_binary_closed_form(p, strength):
 def test_two_tasks_with_the_same_labels_share_their_class_vectors():
     """Then both are one task of twice the weight, and λ_W λ_H counts half."""
     best = optimal_gram(torch.eye(7) * 10, 1e-3, 1e-3, tolerance=1e-12)
-    torch.testing.assert_close(best.gram[:7, :7], best.gram[:7, 7:])
+    torch.testing.assert_close(best.gram[:7, :7], best.gram[:7, 7:], rtol=0, atol=1e-12)
     assert best.rank == 6
     gap = best.logits[0, 0] - best.logits[0, 1]
-    assert gap.item() == pytest.approx(logit_gap(7, 1e-3, 0.5e-3, 70), rel=1e-9)
+    assert gap.item() == pytest.approx(logit_gap(7, 1e-3, 0.5e-3, 70), rel=1e-6)
 
 
 HARD = {
@@ -147,7 +151,7 @@ HARD = {
 def test_hard_problems_are_certified(counts, strength):
     product = strength / 2 / math.sqrt(counts.double().sum())
     best = optimal_gram(counts, product, product)
-    assert best.duality_gap <= 1e-9
+    assert best.duality_gap <= 1e-11
     assert best.iterations < 60
 
 
@@ -168,13 +172,13 @@ def test_lower_bound_holds_however_early_the_solver_stops():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)
             early = optimal_gram(*problem, tolerance=1e-12, max_iterations=iterations)
-        assert early.duality_gap > 1e-6
+        assert early.duality_gap > 1e-8
         assert early.objective * (1 - early.duality_gap) <= minimum <= early.objective
 
 
 def test_warns_when_stopped_early():
     counts, lambda_w, lambda_h, _ = random_problem(7)
-    with pytest.warns(RuntimeWarning, match="above tolerance=1e-09, after 1 iterations"):
+    with pytest.warns(RuntimeWarning, match="above tolerance=1e-11, after 1 iterations"):
         optimal_gram(torch.tensor(counts), lambda_w, lambda_h, max_iterations=1)
 
 
@@ -221,7 +225,7 @@ def test_dense_and_sparse_counts_agree():
 
 def test_gradient_descent_reaches_the_certified_minimum():
     counts = torch.tensor([[9.0, 1.0, 3.0], [2.0, 8.0, 0.0]])
-    best = optimal_gram(counts, 2e-2, 1e-2, [1.0, 2.0])
+    best = optimal_gram(counts, 2e-2, 1e-2, [1.0, 2.0], tolerance=1e-13)
     model = UnconstrainedFeatureModel(
         counts, 2e-2, 1e-2, task_weights=[1.0, 2.0], generator=torch.Generator().manual_seed(0)
     )
@@ -261,6 +265,80 @@ def test_minority_collapse_threshold_by_bisection():
     exact = minority_collapse_ratio(major, minor, lambda_w, lambda_h, n)
     assert low == pytest.approx(exact, rel=1e-3)
     assert rare_cosine(1.0) == pytest.approx(-1 / 6, abs=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_gram_error_covers_the_error(seed):
+    counts, lambda_w, lambda_h, weights = random_problem(seed)
+    problem = torch.tensor(counts), lambda_w, lambda_h, torch.tensor(weights)
+    minimum = optimal_gram(*problem, tolerance=1e-13).gram
+    for tolerance in (1e-3, 1e-5, 1e-7):
+        early = optimal_gram(*problem, tolerance=tolerance)
+        assert (early.gram - minimum).abs().max() <= early.gram_error + 1e-12
+
+
+def test_a_task_beyond_its_threshold_is_exactly_zero():
+    """Six classes at 1.05 times the λ_H from which their head is zero, two classes below it."""
+    lambda_h = 1.05 * zero_head_threshold(6) / 1e-2 / 2400
+    counts = torch.tensor([[300.0] * 6, [100.0] * 6])
+    best = optimal_gram(counts, 1e-2, lambda_h)
+    assert best.gram[:2, :2].diagonal().min() > 0.01
+    assert best.gram[2:, 2:].abs().max() < 1e-20
+    assert best.rank == 1
+
+
+def long_tail(num_classes, orders=3.0):
+    """Distinct counts and the λ of a strength of 2% of that of a balanced task's zero head."""
+    counts = torch.logspace(0, orders, num_classes, dtype=torch.float64)
+    return counts, 0.01 / math.sqrt(num_classes * counts.sum())
+
+
+@pytest.mark.parametrize("sizes", [(60,), (12, 15), (2, 9, 4)])
+def test_iterations_and_explicit_inverses_agree(sizes, monkeypatch):
+    counts = torch.rand(sizes, generator=torch.Generator().manual_seed(0)).double() ** 4 + 1e-3
+    both = []
+    for rank in (1, 1000):
+        monkeypatch.setattr(_feature_hessians, "_EXPLICIT_RANK", rank)
+        both.append(optimal_gram(counts, 1e-3, 1e-3, tolerance=1e-12))
+    assert both[0].objective == pytest.approx(both[1].objective, rel=1e-11)
+    torch.testing.assert_close(
+        both[0].gram, both[1].gram, rtol=0, atol=both[0].gram_error + both[1].gram_error
+    )
+
+
+def test_start_is_the_optimum_of_balanced_tasks_and_near_that_of_a_long_tail():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        balanced = optimal_gram(torch.ones(5, 3, 4), 1e-3, 1e-3, max_iterations=0)
+        counts, lambda_ = long_tail(100)
+        tailed = optimal_gram(counts, lambda_, lambda_, max_iterations=0)
+    assert balanced.duality_gap < 1e-12
+    assert tailed.duality_gap < 3e-3
+
+
+def test_three_hundred_classes_with_different_counts_take_a_few_seconds():
+    counts, lambda_ = long_tail(300)
+    started = time.process_time()
+    best = optimal_gram(counts, lambda_, lambda_, tolerance=1e-6)
+    assert time.process_time() - started < 20  # explicit inverses: a minute
+    assert best.duality_gap <= 1e-6
+    assert best.rank == 299
+
+
+@pytest.mark.slow
+def test_a_thousand_classes_with_different_counts_take_a_minute():
+    counts, lambda_ = long_tail(1000)
+    started = time.process_time()
+    best = optimal_gram(counts, lambda_, lambda_, tolerance=1e-6)
+    assert time.process_time() - started < 60
+    assert best.duality_gap <= 1e-6
+
+
+def test_progress_on_request(capsys):
+    optimal_gram(torch.tensor([[9.0, 1.0], [2.0, 8.0]]), 1e-3, 1e-3, progress=True)
+    assert "optimal_gram: step 1, gap " in capsys.readouterr().err
+    optimal_gram(torch.tensor([[9.0, 1.0], [2.0, 8.0]]), 1e-3, 1e-3)
+    assert not capsys.readouterr().err
 
 
 @pytest.mark.parametrize("seed", range(4))
