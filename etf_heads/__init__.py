@@ -12,6 +12,7 @@ from etf_heads.heads import (
     CorrelatedETFHead,
     ETFHead,
     NearestETFHead,
+    SphericalCodeHead,
 )
 from etf_heads.surgery import narrow_features, replace_head, savings
 
@@ -23,6 +24,7 @@ __all__ = [
     "CorrelatedETFHead",
     "ETFHead",
     "NearestETFHead",
+    "SphericalCodeHead",
     "Tasks",
     "narrow_features",
     "replace_head",

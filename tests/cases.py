@@ -8,7 +8,13 @@ from typing import Any
 
 import torch
 
-from etf_heads import CompoundETFHead, CorrelatedETFHead, ETFHead, NearestETFHead
+from etf_heads import (
+    CompoundETFHead,
+    CorrelatedETFHead,
+    ETFHead,
+    NearestETFHead,
+    SphericalCodeHead,
+)
 from etf_heads._tasks import Tasks
 from etf_heads.geometry import compound_etf
 from etf_heads.heads import FixedHead
@@ -63,6 +69,8 @@ class HeadCase:
             options["orientation"] = orthonormal(self.in_features, self.sizes.rank)
         if self.orientation == "nearest":
             return self._nearest(options)
+        if options.pop("spherical", False):
+            return SphericalCodeHead(self.in_features, self.tasks, **options)
         if isinstance(self.tasks, int):
             return ETFHead(self.in_features, self.tasks, **options)
         kind = CorrelatedETFHead if "label_counts" in options else CompoundETFHead
@@ -134,7 +142,20 @@ CORRELATED = [
         (12, "tiled", {"feature_norm": "batch"}),
     ]
 ]
-EVERY_HEAD = HEADS + CORRELATED
+_SPHERICAL = {"spherical": True, "feature_norm": None, "scale": 1.0}
+SPHERICAL = [
+    HeadCase(d, tasks, o, _SPHERICAL | options)
+    for d, tasks, o, options in [
+        (9, 10, "tiled", {}),  # a simplex
+        (9, 17, "random", {}),  # a cross-polytope
+        (16, 287, "tiled", {}),  # a Kerdock code: all of it, but for one class
+        (20, {"left": 40, "right": 31}, "hadamard", {"scale": 4.0, "feature_norm": "unit"}),
+        (32, [150, 7], "tiled", {"learn_scale": True}),  # Gold's forms
+        (17, 300, "learned", {}),  # a Delsarte-Goethals code
+        (64, 200, "tiled", {"bias": True, "feature_norm": "batch"}),
+    ]
+]
+EVERY_HEAD = HEADS + CORRELATED + SPHERICAL
 """Every head, for what holds whatever the geometry."""
 
 

@@ -8,7 +8,24 @@ of it.
 
 from etf_heads._tasks import Tasks
 from etf_heads.codes._base import Code
+from etf_heads.codes._bases import BasesCode
+from etf_heads.codes._choice import spherical_code
+from etf_heads.codes._cross_polytope import CrossPolytopeCode
 from etf_heads.codes._gram import GramCode, gram_rank
+from etf_heads.codes._kerdock import DelsarteGoethalsCode, GoldCode, KerdockCode
 from etf_heads.codes._simplex import CrossTask, SimplexCode
 
-__all__ = ["Code", "CrossTask", "GramCode", "SimplexCode", "Tasks", "gram_rank"]
+__all__ = [
+    "BasesCode",
+    "Code",
+    "CrossPolytopeCode",
+    "CrossTask",
+    "DelsarteGoethalsCode",
+    "GoldCode",
+    "GramCode",
+    "KerdockCode",
+    "SimplexCode",
+    "Tasks",
+    "gram_rank",
+    "spherical_code",
+]

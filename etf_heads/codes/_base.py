@@ -27,6 +27,8 @@ class Code(Specified):
         tasks: the tasks, as :class:`~etf_heads.Tasks`.
         rows: number of class vectors, :math:`\sum K_t`.
         columns: as given.
+        streams: whether :meth:`logsumexp` and :meth:`topk` make no scores on the way, so that
+            memory does not depend on the number of classes.
 
     Example:
         The axes and their negatives, two class vectors a dimension:
@@ -43,6 +45,8 @@ class Code(Specified):
         >>> head(torch.randn(4, 8)).shape, head.rows(torch.tensor([0, 5])).shape
         (torch.Size([4, 6]), torch.Size([2, 8]))
     """
+
+    streams = False
 
     def __init__(self, tasks: TaskSpec | Tasks, columns: int) -> None:
         super().__init__()
@@ -82,6 +86,28 @@ class Code(Specified):
         Made here from all of C; a code with many rows gives its own formula.
         """
         return self.matrix(dtype=dtype, device=indices.device)[indices]
+
+    def logsumexp(self, coordinates: Tensor, task: int = 0) -> Tensor:
+        """Log of the sum of exponentials of a task's scores: (samples, columns) -> (samples,)."""
+        return self.expand(coordinates)[:, self.tasks.slices[task]].logsumexp(1)
+
+    def topk(self, coordinates: Tensor, k: int, task: int = 0) -> tuple[Tensor, Tensor]:
+        """The best scores of a task and their classes, best first.
+
+        Args:
+            coordinates: (samples, columns).
+            k: how many.
+            task: its position.
+
+        Returns:
+            Values and classes, (samples, k) each.
+        """
+        values, classes = self.expand(coordinates)[:, self.tasks.slices[task]].topk(k)
+        return values, classes
+
+    def row_sum(self, task: int = 0) -> Tensor:
+        """Sum of the class vectors of a task, (columns,) in float64."""
+        return self.matrix()[self.tasks.slices[task]].sum(0)
 
     @property
     def softmax_scale(self) -> float | None:

@@ -20,14 +20,17 @@ from etf_heads.geometry._simplex import (
 )
 from etf_heads.geometry._softmax_code import one_vs_rest_distance, softmax_code
 from etf_heads.geometry._transforms import dct, hadamard
+from etf_heads.geometry._walsh_hadamard import WalshHadamard, hadamard_rows
 
 __all__ = [
     "Solver",
+    "WalshHadamard",
     "compound_etf",
     "dct",
     "delsarte_goethals_signs",
     "gold_signs",
     "hadamard",
+    "hadamard_rows",
     "helmert",
     "helmert_contract",
     "helmert_expand",

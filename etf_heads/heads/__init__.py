@@ -1,10 +1,11 @@
 """Drop-in classifier heads of fixed geometry: ``nn.Module`` s made of a code and an orientation.
 
 :class:`FixedHead` is the head of any code; :class:`ETFHead`, :class:`CompoundETFHead` and
-:class:`CorrelatedETFHead` choose one. Two more follow the class means of the features they see
-(:class:`NearestETFHead`, :class:`ClassMeanHead`), and :func:`from_linear` and
-:func:`from_features` fit a fixed head to a network that is trained already. :func:`to_spec` gives
-the specification of a head, for JSON, and :func:`from_spec` makes the head again.
+:class:`CorrelatedETFHead` choose one, :class:`SphericalCodeHead` one for any number of classes. Two
+more follow the class means of the features they see (:class:`NearestETFHead`,
+:class:`ClassMeanHead`), and :func:`from_linear` and :func:`from_features` fit a fixed head to a
+network that is trained already. :func:`to_spec` gives the specification of a head, for JSON, and
+:func:`from_spec` makes the head again.
 """
 
 from etf_heads.heads._base import Head
@@ -17,6 +18,7 @@ from etf_heads.heads._fixed import FixedHead
 from etf_heads.heads._from_trained import from_features, from_linear
 from etf_heads.heads._nearest import NearestETFHead
 from etf_heads.heads._spec import check_frame, from_spec, same_head, to_spec
+from etf_heads.heads._spherical import SphericalCodeHead
 
 __all__ = [
     "ClassMeanHead",
@@ -27,6 +29,7 @@ __all__ = [
     "FixedHead",
     "Head",
     "NearestETFHead",
+    "SphericalCodeHead",
     "check_frame",
     "feature_norm",
     "from_features",

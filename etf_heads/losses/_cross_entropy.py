@@ -12,6 +12,7 @@ from etf_heads._tasks import TaskWeights
 from etf_heads._tracing import is_traced
 from etf_heads.losses._classifiers import Classifier
 from etf_heads.losses._fused import FusedCrossEntropy
+from etf_heads.losses._streamed import streamed_cross_entropy, streams
 from etf_heads.losses._task_loss import LogitLoss, Reduction
 
 
@@ -90,7 +91,9 @@ class CompoundCrossEntropy(CrossEntropy):
     Note:
         A task without a labelled sample in the batch counts as 0, where PyTorch's mean is NaN.
         With one task and a head that stores and learns nothing it differentiates once, and says
-        so; ``reduction="none"`` differentiates as often as you like.
+        so; ``reduction="none"`` differentiates as often as you like. For heads of many classes
+        (:class:`~etf_heads.SphericalCodeHead`) it makes no logits whatever the reduction, in
+        memory that does not depend on their number, and differentiates once.
 
     Example:
         >>> import torch
@@ -119,6 +122,14 @@ class CompoundCrossEntropy(CrossEntropy):
             task_weights=task_weights,
             ignore_index=ignore_index,
             reduction=reduction,
+        )
+
+    def each(self, features: Tensor, head: Classifier, labels: Tensor) -> Tensor:
+        """Losses of labels (N, T), zero where there are none: (N, T)."""
+        if not streams(head):
+            return super().each(features, head, labels)
+        return streamed_cross_entropy(
+            features, head, labels, ignore_index=self.ignore_index, smoothing=self.label_smoothing
         )
 
     def means(self, features: Tensor, head: Classifier, labels: Tensor) -> Tensor:

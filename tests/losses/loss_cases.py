@@ -165,6 +165,8 @@ HEADS = [
     HeadCase(31, [2, 3, 5, 7], "tiled", {"bias": True}),
     HeadCase(7, [5, 3, 5], "tiled", {"cross_task": "independent"}),
     HeadCase(20, [3, 4, 2], "hadamard", {"label_counts": _COUNTS, "unit_norm": False}),
+    HeadCase(16, 287, "tiled", {"spherical": True, "learn_scale": True}),  # no logits
+    HeadCase(20, {"left": 40, "right": 31}, "hadamard", {"spherical": True, "scale": 2.0}),
     Learned(12, 5, options={"bias": True}),
     Learned(12, 30),
     Learned(12, _TASKS, options={"bias": True}),

@@ -160,7 +160,7 @@ def test_under_autocast_the_loss_is_float32(loss, case):
     assert h.grad.dtype == torch.float32
 
 
-@pytest.mark.parametrize("case", [HEADS[6], HEADS[8]], ids=str)
+@pytest.mark.parametrize("case", [HEADS[6], HEADS[8], HEADS[11], HEADS[12]], ids=str)
 @every_loss
 def test_it_compiles_whole(loss, case):
     torch.compiler.reset()
