@@ -1,9 +1,13 @@
 """Classifier heads of fixed geometry: same accuracy, nothing to learn, nothing to store.
 
-Importing this needs torch and safetensors only. ``etf_heads.geometry``, ``.orientation``,
-``.codes``, ``.theory``, ``.heads`` and ``.surgery`` come with it; ``etf_heads.collapse``, which
-needs torchmetrics, is imported by its name.
+Importing this needs torch and safetensors only, and costs little more than they do. All
+subpackages are attributes, imported when first used: ``etf_heads.geometry``, ``.orientation``,
+``.codes``, ``.theory``, ``.heads``, ``.losses``, ``.surgery``, and ``.collapse``, which needs
+torchmetrics.
 """
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from etf_heads._tasks import Tasks
 from etf_heads.heads import (
@@ -14,7 +18,11 @@ from etf_heads.heads import (
     NearestETFHead,
     SphericalCodeHead,
 )
-from etf_heads.surgery import narrow_features, replace_head, savings
+from etf_heads.surgery import load_model, narrow_features, replace_head, save_model, savings
+
+if TYPE_CHECKING:
+    from etf_heads import collapse as collapse
+    from etf_heads import losses as losses
 
 __version__ = "0.1.0"
 
@@ -26,7 +34,21 @@ __all__ = [
     "NearestETFHead",
     "SphericalCodeHead",
     "Tasks",
+    "load_model",
     "narrow_features",
     "replace_head",
+    "save_model",
     "savings",
 ]
+
+_LAZY = ("collapse", "losses")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})
