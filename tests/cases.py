@@ -1,23 +1,33 @@
-"""The table of heads and orientations that every law is checked on."""
+"""Three tables, of codes, orientations and heads: every law is checked on all of their rows.
+
+A new code or orientation is one row here: of ``CODES``, how to make it for its tasks, of
+``ORIENTATIONS``, how to make it for d and n. Heads of it follow: ``EVERY_HEAD`` has each code in
+several widths and orientations. Laws of heads do not depend on the pair of code and orientation but
+by the number of columns, so that the heads cover each code, each orientation and each regime of
+columns, and not their product; tests with hypothesis draw pairs at random.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import cycle
 from typing import Any
 
 import torch
 
 from etf_heads import (
+    ClassMeanHead,
     CompoundETFHead,
     CorrelatedETFHead,
     ETFHead,
     NearestETFHead,
     SphericalCodeHead,
+    Tasks,
 )
-from etf_heads._tasks import Tasks
+from etf_heads.codes import Code, GramCode, SimplexCode
 from etf_heads.geometry import compound_etf
-from etf_heads.heads import FixedHead
+from etf_heads.heads import FixedHead, Head
 from etf_heads.orientation import (
     CanonicalOrientation,
     KroneckerOrientation,
@@ -27,6 +37,7 @@ from etf_heads.orientation import (
     StiefelOrientation,
     TiledOrientation,
 )
+from tests.codes.two_bases import TwoBasesCode
 
 STRUCTURED = ("canonical", "tiled", "hadamard")
 NAMED = (*STRUCTURED, "random")
@@ -52,23 +63,65 @@ ORIENTATIONS: dict[str, Callable[[int, int], Orientation]] = {
 }
 
 
+def gram() -> torch.Tensor:
+    """Of class vectors of lengths about one that span 8 of 9 dimensions."""
+    vectors = orthonormal(9, 8, seed=7) * torch.linspace(0.5, 1.5, 8, dtype=torch.float64)
+    return 9 * vectors @ vectors.T / vectors.square().sum()
+
+
+_TASKS = {"left": 10, "right": 10}
+CODES: dict[str, Callable[[], Code]] = {
+    "simplex": lambda: SimplexCode(5),
+    "compound": lambda: SimplexCode({"a": 3, "b": 4}),
+    "independent": lambda: SimplexCode([5, 3, 5], cross_task="independent"),
+    "gram": lambda: GramCode(gram(), [3, 4, 2]),
+    "two bases": lambda: TwoBasesCode(12),
+}
+"""Codes before they are fitted to a feature space."""
+
+
+def widths(code: Code) -> tuple[int, int, int]:
+    """In-features of a code: the fewest that it fits into, one more, and many more."""
+    least = next(d for d in range(1, 1000) if fits(code, d))
+    return least, least + 1, 3 * code.rows + 1
+
+
+def fits(code: Code, in_features: int) -> bool:
+    try:
+        return code.fitting(in_features) is not None
+    except ValueError:
+        return False
+
+
 @dataclass(frozen=True)
 class HeadCase:
-    """A head, made anew by each test."""
+    """A head, made anew by each test.
+
+    Attributes:
+        in_features: d.
+        tasks: a number of classes, class counts, or a row of CODES.
+        orientation: a row of ORIENTATIONS; "nearest" and "class means" make heads that observe.
+        options: of the head.
+    """
 
     in_features: int
-    tasks: Any  # an int makes a single-task head
+    tasks: Any
     orientation: str = "tiled"
     options: dict[str, Any] = field(default_factory=dict)
 
-    def make(self, **overrides: Any) -> FixedHead | NearestETFHead:
+    def make(self, **overrides: Any) -> Head:
         """Build it; float64 unless a test says otherwise."""
         options = {"dtype": torch.float64, "orientation": self.orientation}
         options |= self.options | overrides
+        if self.orientation in _OBSERVING:
+            return self._observing(options)
         if options["orientation"] == "given":
-            options["orientation"] = orthonormal(self.in_features, self.sizes.rank)
-        if self.orientation == "nearest":
-            return self._nearest(options)
+            columns = (
+                self.code().fitting(self.in_features).columns if self.named else self.sizes.rank
+            )
+            options["orientation"] = orthonormal(self.in_features, columns)
+        if self.named:
+            return FixedHead(self.in_features, self.code(), **options)
         if options.pop("spherical", False):
             return SphericalCodeHead(self.in_features, self.tasks, **options)
         if isinstance(self.tasks, int):
@@ -76,42 +129,69 @@ class HeadCase:
         kind = CorrelatedETFHead if "label_counts" in options else CompoundETFHead
         return kind(self.in_features, self.tasks, **options)
 
-    def _nearest(self, options: dict[str, Any]) -> NearestETFHead:
+    def _observing(self, options: dict[str, Any]) -> Head:
         del options["orientation"]
-        head = NearestETFHead(self.in_features, self.tasks, **options)
-        turn = orthonormal(self.in_features, self.in_features, seed=5)
+        head = _OBSERVING[self.orientation](self.in_features, self.tasks, **options)
+        turn = orthonormal(max(self.in_features, self.sizes.rank), self.in_features, seed=5)
         frame = compound_etf(self.sizes, self.sizes.rank) @ turn[: self.sizes.rank]
-        head.observe(*all_classes(frame + 0.1 * turn[0], self.sizes, isinstance(self.tasks, int)))
+        head.observe(*all_classes(frame + 0.1 * turn[0], self.sizes))
         return head
+
+    def code(self) -> Code:
+        """The row of CODES."""
+        return CODES[self.tasks]()
+
+    @property
+    def named(self) -> bool:
+        return isinstance(self.tasks, str)
 
     @property
     def sizes(self) -> Tasks:
-        return Tasks.parse([self.tasks] if isinstance(self.tasks, int) else self.tasks)
+        return self.code().tasks if self.named else Tasks.parse(self.tasks)
 
     @property
     def orthogonal(self) -> bool:
         return self.options.get("cross_task") != "independent"
 
+    @property
+    def stores_data(self) -> bool:
+        """Whether the geometry has parts that no formula rebuilds."""
+        if self.orientation in ("given", *_OBSERVING) or "label_counts" in self.options:
+            return True
+        return self.named and bool(self.code().state_dict())
+
     def __str__(self) -> str:
         options = ",".join(
             k if isinstance(v, torch.Tensor) else f"{k}={v}" for k, v in self.options.items()
         )
-        return f"d{self.in_features}-{list(self.sizes.sizes)}-{self.orientation}-{options}"
+        what = self.tasks if self.named else list(self.sizes.sizes)
+        return f"d{self.in_features}-{what}-{self.orientation}-{options}"
 
 
-_TASKS = {"left": 10, "right": 10}
+_OBSERVING: dict[str, Callable[..., Head]] = {
+    "nearest": NearestETFHead,
+    "class means": ClassMeanHead,
+}
 HEADS = [
-    # one task: K = 2, d at the bound, d = K, d prime, d a power of two, d much larger
-    *(HeadCase(d, k, o) for o in NAMED for d, k in [(1, 2), (9, 10), (10, 10), (127, 10), (64, 7)]),
+    # one task: K = 2, d at the bound, d = K, d prime, d a power of two
+    HeadCase(1, 2, "canonical"),
+    HeadCase(9, 10, "hadamard"),
+    HeadCase(10, 10, "tiled"),
+    HeadCase(127, 10, "hadamard"),
+    HeadCase(64, 7, "random"),
     HeadCase(40, 5, "given"),
     HeadCase(4, 5, "given"),
     HeadCase(40, 5, "learned"),
     HeadCase(40, 5, "nearest"),
     HeadCase(4, 5, "nearest"),
     # several: at the bound sum K_t - T, between the two bounds, at sum K_t, above
-    *(HeadCase(d, _TASKS, o) for o in NAMED for d in (18, 19, 20, 128)),
-    *(HeadCase(d, [2, 3, 5, 7], o) for o in NAMED for d in (13, 17, 31)),
-    HeadCase(32, _TASKS, "given"),
+    HeadCase(18, _TASKS, "tiled"),
+    HeadCase(19, _TASKS, "hadamard"),
+    HeadCase(20, _TASKS, "canonical"),
+    HeadCase(128, _TASKS, "hadamard"),
+    HeadCase(13, [2, 3, 5, 7], "hadamard"),
+    HeadCase(17, [2, 3, 5, 7], "random"),
+    HeadCase(31, [2, 3, 5, 7], "tiled"),
     HeadCase(18, _TASKS, "learned"),
     HeadCase(18, _TASKS, "nearest"),
     HeadCase(31, [2, 3, 5, 7], "nearest", {"bias": True, "scale": 3.0, "learn_scale": True}),
@@ -120,8 +200,7 @@ HEADS = [
     # independent tasks: less room than orthogonality needs, down to one task's own
     *(
         HeadCase(d, [5, 3, 5], o, {"cross_task": "independent"})
-        for o in NAMED
-        for d in (4, 5, 7, 9, 10, 13)
+        for d, o in zip((4, 5, 7, 9, 10, 13), cycle(NAMED))
     ),
     # what else a head can have
     HeadCase(128, _TASKS, "tiled", {"bias": True, "scale": 3.0, "learn_scale": True}),
@@ -132,30 +211,45 @@ HEADS = [
 """Every head whose tasks are simplex ETFs."""
 
 
+def of_codes() -> Iterator[HeadCase]:
+    """Each code in each of its widths, the orientations in turn."""
+    orientations = cycle((*NAMED, "given", "learned"))
+    for name, make in CODES.items():
+        for in_features in widths(make()):
+            yield HeadCase(in_features, name, next(orientations))
+        options = {"bias": True, "scale": 2.0, "learn_scale": True}
+        yield HeadCase(in_features, name, next(orientations), options)
+
+
 _COUNTS = torch.rand(3, 4, 2, generator=torch.Generator().manual_seed(5), dtype=torch.float64) + 0.1
-CORRELATED = [
-    HeadCase(d, [3, 4, 2], o, {"label_counts": _COUNTS} | options)
-    for d, o, options in [
-        (6, "tiled", {}),
-        (20, "hadamard", {"unit_norm": False, "scale": 2.0}),
-        (9, "random", {"bias": True, "learn_scale": True}),
-        (12, "tiled", {"feature_norm": "batch"}),
-    ]
-]
 _SPHERICAL = {"spherical": True, "feature_norm": None, "scale": 1.0}
-SPHERICAL = [
-    HeadCase(d, tasks, o, _SPHERICAL | options)
-    for d, tasks, o, options in [
-        (9, 10, "tiled", {}),  # a simplex
-        (9, 17, "random", {}),  # a cross-polytope
-        (16, 287, "tiled", {}),  # a Kerdock code: all of it, but for one class
-        (20, {"left": 40, "right": 31}, "hadamard", {"scale": 4.0, "feature_norm": "unit"}),
-        (32, [150, 7], "tiled", {"learn_scale": True}),  # Gold's forms
-        (17, 300, "learned", {}),  # a Delsarte-Goethals code
-        (64, 200, "tiled", {"bias": True, "feature_norm": "batch"}),
-    ]
+OTHERS = [
+    *(
+        HeadCase(d, tasks, o, _SPHERICAL | options)
+        for d, tasks, o, options in [
+            (9, 10, "tiled", {}),  # a simplex
+            (9, 17, "random", {}),  # a cross-polytope
+            (16, 287, "tiled", {}),  # a Kerdock code: all of it, but for one class
+            (20, {"left": 40, "right": 31}, "hadamard", {"scale": 4.0, "feature_norm": "unit"}),
+            (32, [150, 7], "tiled", {"learn_scale": True}),  # Gold's forms
+            (17, 300, "learned", {}),  # a Delsarte-Goethals code
+            (64, 200, "tiled", {"bias": True, "feature_norm": "batch"}),
+        ]
+    ),
+    *(
+        HeadCase(d, [3, 4, 2], o, {"label_counts": _COUNTS} | options)
+        for d, o, options in [
+            (6, "tiled", {}),
+            (20, "hadamard", {"unit_norm": False, "scale": 2.0}),
+            (9, "random", {"bias": True, "learn_scale": True}),
+            (12, "tiled", {"feature_norm": "batch"}),
+        ]
+    ),
+    HeadCase(3, 5, "class means"),
+    HeadCase(12, {"a": 3, "b": 4}, "class means", {"bias": True, "learn_scale": True}),
+    *of_codes(),
 ]
-EVERY_HEAD = HEADS + CORRELATED + SPHERICAL
+EVERY_HEAD = HEADS + OTHERS
 """Every head, for what holds whatever the geometry."""
 
 
@@ -166,12 +260,12 @@ def all_logits(output: Any) -> torch.Tensor:
     return torch.cat(list(output.values() if isinstance(output, dict) else output), dim=-1)
 
 
-def all_classes(means: torch.Tensor, tasks: Tasks, one_task: bool) -> tuple[torch.Tensor, Any]:
+def all_classes(means: torch.Tensor, tasks: Tasks) -> tuple[torch.Tensor, Any]:
     """A batch in which every tuple of classes has the sum of its class means, once."""
     tuples = torch.cartesian_prod(*(torch.arange(k) for k in tasks.sizes)).reshape(-1, len(tasks))
     first = torch.tensor([rows.start for rows in tasks.slices])
     batch = means[tuples + first].sum(1)
-    return batch, tuples[:, 0] if one_task else tasks.pack(tuples.unbind(1))
+    return batch, tasks.pack(tuples.unbind(1))
 
 
 def features(case: HeadCase, *shape: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:

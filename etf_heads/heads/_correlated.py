@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
+from etf_heads._precision import check_dtype
 from etf_heads._tasks import Tasks, TaskSpec, TaskWeights
 from etf_heads.codes import Code, GramCode, SimplexCode
 from etf_heads.heads._feature_norm import FeatureNorm
@@ -91,6 +92,7 @@ class CorrelatedETFHead(FixedHead):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
+        check_dtype(dtype)
         counts = _matching(label_counts, Tasks.parse(tasks))
         duality_gap = 0.0
         code: Code = SimplexCode(counts.tasks)

@@ -5,10 +5,75 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from etf_heads._spec import describe, make
 from etf_heads.codes import GramCode, SimplexCode
 from etf_heads.geometry import compound_etf, helmert, simplex_etf
+from tests.cases import CODES, fits, widths
 
 EXACT = {"rtol": 0, "atol": 1e-13}
+each_code = pytest.mark.parametrize("name", CODES)
+
+
+def fitted(name):
+    """A row of the table in each of its widths."""
+    code = CODES[name]()
+    return [code.fitting(in_features) for in_features in widths(code)]
+
+
+@each_code
+def test_products_and_rows_are_those_of_the_matrix(name):
+    for code in fitted(name):
+        matrix = code.matrix()
+        assert matrix.shape == (code.rows, code.columns) == (code.tasks.total, code.columns)
+        z = torch.randn(2, 3, code.columns, dtype=torch.float64)
+        torch.testing.assert_close(code(z), z @ matrix.T, **EXACT)
+        assert torch.equal(code.expand(z[:, :0]), z.new_empty(2, 0, code.rows))
+        indices = torch.randint(code.rows, (4, 3))
+        torch.testing.assert_close(code.vectors(indices), matrix[indices], **EXACT)
+        for dtype in (torch.float32, torch.bfloat16):
+            rows = code.vectors(indices, dtype=dtype)
+            tolerance = 2 * torch.finfo(dtype).eps
+            torch.testing.assert_close(rows, matrix[indices].to(dtype), rtol=0, atol=tolerance)
+
+
+@each_code
+def test_gradients_are_right(name):
+    for code in fitted(name):
+        z = torch.randn(2, code.columns, dtype=torch.float64, requires_grad=True)
+        assert torch.autograd.gradcheck(code.expand, (z,))
+
+
+@each_code
+def test_angles_do_not_depend_on_the_columns_where_there_is_room(name):
+    roomy, *narrower = reversed(fitted(name))
+    gram = roomy.matrix() @ roomy.matrix().T
+    for code in narrower:
+        own = code.matrix() @ code.matrix().T
+        for rows in code.tasks.slices:
+            torch.testing.assert_close(own[rows, rows], gram[rows, rows], **EXACT)
+
+
+@each_code
+def test_what_does_not_fit_is_refused_with_the_width_that_does(name):
+    code = CODES[name]()
+    least = widths(code)[0]
+    assert not fits(code, least - 1)
+    with pytest.raises(ValueError, match=rf"in_features={least - 1} is too small .*{least} needed"):
+        code.fitting(least - 1)
+    for narrow in fitted(name):
+        assert narrow.fitting(1000, narrow.columns).columns == narrow.columns
+        with pytest.raises(ValueError, match=r"columns, the orientation (has )?1$"):
+            narrow.fitting(1000, 1)
+
+
+@each_code
+def test_it_is_restored_from_its_specification(name):
+    for code in fitted(name):
+        twin = make(describe(code), in_features=code.columns).to_empty(device="cpu")
+        twin.load_state_dict(code.state_dict())
+        assert repr(twin) == repr(code)
+        assert twin.tasks == code.tasks
+        assert torch.equal(twin.matrix(), code.matrix())
 
 
 @given(

@@ -42,11 +42,6 @@ def covering(cases):
 each_part = pytest.mark.parametrize("case", list(covering(EVERY_HEAD)), ids=str)
 
 
-def stores_data(case):
-    """Whether the geometry has parts that no formula rebuilds."""
-    return case.orientation in ("given", "nearest") or "label_counts" in case.options
-
-
 def logits(head, h):
     with torch.no_grad():
         return all_logits(head.eval()(h))
@@ -70,7 +65,7 @@ def test_low_precision_stays_near_float64(case, dtype):
 @each_head
 def test_weight_follows_dtype_and_keeps_float64_exact(case):
     there_and_back = case.make().to(torch.float32).to(torch.float64)
-    rounded = stores_data(case) or case.orientation == "learned"  # to float32
+    rounded = case.stores_data or case.orientation == "learned"  # to float32
     tolerance = 1e-6 if rounded else 1e-12
     torch.testing.assert_close(there_and_back.weight, case.make().weight, rtol=0, atol=tolerance)
 
@@ -101,7 +96,7 @@ def test_deepcopy_and_pickle(case):
 
 @each_head
 def test_meta_device_then_to_empty(case):
-    if stores_data(case):
+    if case.stores_data:
         pytest.skip("a stored matrix is data: it comes with the checkpoint")
     head = case.make(device="meta")
     assert head.weight.is_meta

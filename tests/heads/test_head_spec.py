@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from etf_heads import ClassMeanHead, CompoundETFHead, ETFHead
+from etf_heads.codes import Code, GramCode, SimplexCode
 from etf_heads.heads import (
     FixedHead,
     Head,
@@ -28,7 +29,6 @@ def class_means():
 
 
 OTHERS = {
-    "class means": class_means,
     "bfloat16": lambda: ETFHead(40, 5, orientation="random:9", bias=True).bfloat16(),
     "float16": lambda: ETFHead(40, 5, orientation=orthonormal(40, 5), dtype=torch.float16),
     "orientation wider than head": lambda: ETFHead(
@@ -77,11 +77,12 @@ def test_round_trip_is_bit_equal(make):
     assert same_head(to_spec(twin), to_spec(head))
 
 
-def test_every_head_and_orientation_of_the_house_is_in_the_table():
+def test_every_head_code_and_orientation_of_the_package_is_in_the_table():
     heads = [make() for make in [*(case.make for case in EVERY_HEAD), *OTHERS.values()]]
     covered = {type(module) for head in heads for module in head.modules()}
     assert {ETFHead, ClassMeanHead} <= concrete(Head) <= covered
     assert {MatrixOrientation, RandomOrientation} <= concrete(Orientation) <= covered
+    assert {GramCode, SimplexCode} <= concrete(Code) <= covered
 
 
 def concrete(base):

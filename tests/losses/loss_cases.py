@@ -25,7 +25,7 @@ from etf_heads.losses import (
     DotRegression,
     NormalizedCrossEntropy,
 )
-from tests.cases import HeadCase
+from tests.cases import CODES, HeadCase, widths
 
 Oracle = Callable[..., np.ndarray]
 """Prepared features (n, d) with labels (n,), class vectors (K, d), biases (K,) -> losses (n,)."""
@@ -167,6 +167,7 @@ HEADS = [
     HeadCase(20, [3, 4, 2], "hadamard", {"label_counts": _COUNTS, "unit_norm": False}),
     HeadCase(16, 287, "tiled", {"spherical": True, "learn_scale": True}),  # no logits
     HeadCase(20, {"left": 40, "right": 31}, "hadamard", {"spherical": True, "scale": 2.0}),
+    *(HeadCase(widths(make())[1], name) for name, make in CODES.items()),
     Learned(12, 5, options={"bias": True}),
     Learned(12, 30),
     Learned(12, _TASKS, options={"bias": True}),
