@@ -16,6 +16,7 @@ from scipy.special import log_softmax, logsumexp
 from torch import nn
 
 from etf_heads._tasks import Tasks
+from etf_heads.codes import GramCode, SimplexCode
 from etf_heads.losses import (
     NONL,
     NTCE,
@@ -167,7 +168,11 @@ HEADS = [
     HeadCase(20, [3, 4, 2], "hadamard", {"label_counts": _COUNTS, "unit_norm": False}),
     HeadCase(16, 287, "tiled", {"spherical": True, "learn_scale": True}),  # no logits
     HeadCase(20, {"left": 40, "right": 31}, "hadamard", {"spherical": True, "scale": 2.0}),
-    *(HeadCase(widths(make())[1], name) for name, make in CODES.items()),
+    *(
+        HeadCase(widths(make())[1], name)
+        for name, make in CODES.items()
+        if not isinstance(make(), SimplexCode | GramCode)  # which the named heads above have
+    ),
     Learned(12, 5, options={"bias": True}),
     Learned(12, 30),
     Learned(12, _TASKS, options={"bias": True}),
