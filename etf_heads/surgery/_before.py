@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,6 +13,9 @@ from torch.nn.modules.batchnorm import _NormBase
 from etf_heads.heads import Head
 
 _NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNorm)
+_GATES = ("SigmoidBackward0", "HardsigmoidBackward0", "SoftmaxBackward0")
+"""Nodes of the graph behind which are weights of a sum, or channel attention, and no features."""
+
 Layers = dict[str, list[str]]
 """Names of layers and normalisations, by the name of the head that they make the features of."""
 
@@ -40,12 +43,11 @@ def layers_before(model: nn.Module, example: Any = None) -> Layers:
     """The last layers and normalisations before each fixed head.
 
     With an example the model is run on it, and the graph of autograd is followed back from the
-    features that the head got. Without, the order in which modules were registered stands for
-    that in which they are run.
+    features that the head got. Without, and for heads that do not run in eval mode, the order in
+    which modules were registered stands for that in which they are run.
     """
-    if example is None:
-        return _registered_before(model)
-    return _traced_before(model, example)
+    found = _registered_before(model)
+    return found if example is None else found | _traced_before(model, example)
 
 
 def _registered_before(model: nn.Module) -> Layers:
@@ -88,17 +90,21 @@ def _traced_before(model: nn.Module, example: Any) -> Layers:
         for hook in hooks:
             hook.remove()
     return {
-        name: sorted({m for h in features for m in _makers_of(h, makers)})
+        name: sorted({maker for h in features for maker in _makers_of(h, makers)})
         for name, features in seen.items()
     }
 
 
 def _makers_of(features: Tensor, makers: dict[Any, str]) -> set[str]:
     """The modules that are met first on all ways back from the features."""
+    return _met_first(features, makers, _GATES) or _met_first(features, makers)
+
+
+def _met_first(features: Tensor, makers: dict[Any, str], stop: Sequence[str] = ()) -> set[str]:
     found, visited, front = set(), set(), [features.grad_fn]
     while front:
         node = front.pop()
-        if node is None or node in visited:
+        if node is None or node in visited or node.name() in stop:
             continue
         visited.add(node)
         if node in makers:

@@ -95,6 +95,21 @@ def test_an_example_follows_the_features_and_leaves_no_trace():
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
 
 
+def test_gates_do_not_make_features():
+    class Gated(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.gate, self.head = nn.Linear(8, 12), nn.Linear(12, 12), ETFHead(12, 3)
+
+        def forward(self, x):
+            h = self.body(x)
+            return self.head(h * self.gate(h).sigmoid())
+
+    assert doubled(Gated(), example=torch.randn(4, 8)) == {"body.weight"}
+    sigmoid = nn.Sequential(nn.Linear(8, 12), nn.Sigmoid(), ETFHead(12, 3))
+    assert doubled(sigmoid, example=torch.randn(4, 8)) == {"0.weight"}
+
+
 def test_what_is_named_is_taken():
     assert doubled(Residual(), before="unused") == {"unused.weight"}
     assert doubled(Residual(), before=["unused", "first"]) == {"unused.weight", "first.weight"}
@@ -186,16 +201,26 @@ def test_models_of_timm(name, expected):
         ("mobilenet_v3_small", {"classifier.0.weight"}),
         ("resnet18", None),
         ("densenet121", None),
+        ("lraspp_mobilenet_v3_large", None),
     ],
 )
 def test_models_of_torchvision(name, expected):
-    model = replace_head(torchvision.models.get_model(name, weights=None), 10)
+    options = {"weights_backbone": None} if "lraspp" in name else {}
+    model = replace_head(torchvision.models.get_model(name, weights=None, **options), 10)
     example = torch.randn(2, 3, 64, 64)
     if expected is not None:
         assert doubled(model, example=example) == expected
     else:
         with pytest.warns(UserWarning, match="behind a normalisation"):
             assert not doubled(model, example=example)
+
+
+def test_heads_that_only_run_in_training():
+    model = torchvision.models.googlenet(weights=None, num_classes=10, init_weights=False)
+    replace_head(model, 10)
+    with pytest.warns(UserWarning, match="'fc' behind 'inception5b.branch1.bn'"):
+        found = doubled(model, example=torch.randn(2, 3, 64, 64))
+    assert found == {"aux1.fc1.weight", "aux2.fc1.weight"}
 
 
 def test_a_projection_of_narrow_features_is_found():
