@@ -6,6 +6,7 @@ import torch
 from hypothesis import settings
 
 settings.register_profile("etf_heads", deadline=None)  # a slow machine is no failed law
+settings.register_profile("few", deadline=None, max_examples=10)  # a second environment, in CI
 settings.load_profile("etf_heads")
 
 if find_spec("timm") is None:  # the core-only environment
