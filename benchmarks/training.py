@@ -40,7 +40,8 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.harness import RESULTS, in_own_process, in_turn, write_result
-from recipes.data import ImageData, ImageSet
+from recipes.data.images import ImageData, ImageSet
+from recipes.training.building import build_network
 from recipes.training.engine import Run
 from recipes.training.network import Network
 from recipes.training.processes import make_accelerator, process_state
@@ -210,8 +211,8 @@ class OneByOne(Dataset[Batch]):
 
 
 def _standardised(config: RunConfig, data: ImageData) -> Network:
-    network = Network(config, data)
-    network.standardise = nn.Identity()  # type: ignore[assignment] # the workers do it
+    network = build_network(config, data)
+    network.standardise = nn.Identity()  # the workers do it
     return network
 
 

@@ -7,47 +7,54 @@ about a minute and a half on two CPU cores. ``--help`` after the preset explains
 
 from __future__ import annotations
 
-import sys
+from typing import TYPE_CHECKING
 
-from accelerate import PartialState
-from accelerate.utils import set_seed
-
-from recipes.comparison.head_cost import head_cost
-from recipes.comparison.report import reach_table, table, verdict, write_report
-from recipes.comparison.summary import compare
-from recipes.data import load_data
-from recipes.pages.tables import terminal_table
-from recipes.storage import write_json
-from recipes.training.engine import FAULTS, train
-from recipes.training.heads import HEADS
-from recipes.training.jobs import train_all
-from recipes.training.network import head_request
-from recipes.training.processes import process_state
-from recipes.training.result import RunResult
+from recipes.command import command
 from recipes.training.settings import CompareConfig, parse_config
+
+if TYPE_CHECKING:
+    from accelerate import PartialState
+
+    from recipes.training.result import RunResult
 
 
 def main() -> None:
     """Train what the command line says, and put it side by side."""
     config = parse_config(CompareConfig)
-    try:
+    with command():
+        from recipes.training.engine import train
+        from recipes.training.jobs import train_all
+        from recipes.training.processes import process_state
+
         runs = train_all([(train, run) for run in config.runs()], config.jobs)
-    except FAULTS as error:
-        sys.exit(f"error: {error}")
-    state = process_state()
-    if state.is_main_process:
-        _report(config, runs, state)
+        state = process_state()
+        if state.is_main_process:
+            _report(config, runs, state)
     state.wait_for_everyone()
     state.destroy_process_group()
 
 
 def _report(config: CompareConfig, runs: list[RunResult], state: PartialState) -> None:
+    from accelerate.utils import set_seed
+
+    from recipes.comparison.head_cost import head_cost
+    from recipes.comparison.report import reach_table, table, verdict, write_report
+    from recipes.comparison.summary import compare
+    from recipes.data import load_data
+    from recipes.pages.tables import terminal_table
+    from recipes.storage import write_json
+    from recipes.training.building import head_request
+    from recipes.training.heads import HEADS
+    from recipes.training.loss import make_loss
+
     costs = {}
     data = load_data(config.data, config)
     for name in config.heads:
         set_seed(0)
         head = HEADS[name](head_request(config, data))
-        costs[name] = head_cost(head, config.batch_size, config.features, state.device)
+        costs[name] = head_cost(
+            head, make_loss(config), config.batch_size, config.features, state.device
+        )
     summary = compare(runs, config.heads[0], costs)
     write_json(config.report_dir / "comparison.json", summary)
     page = config.report_dir / "report.html"

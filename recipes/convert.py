@@ -9,42 +9,47 @@ recipes/convert.py PRESET`` is the same; with ``--resume`` it takes the learned 
 
 from __future__ import annotations
 
-import sys
+from typing import TYPE_CHECKING
 
-from recipes.comparison.summary import shared_settings
+from recipes.command import command
 from recipes.conversion.config import ConvertConfig
-from recipes.conversion.report import convert_table, convert_verdict, write_convert_report
-from recipes.conversion.summary import Converted, converted, summarise
-from recipes.conversion.swap import swapped
-from recipes.pages.tables import terminal_table
-from recipes.provenance import commit
-from recipes.storage import write_json
-from recipes.training.engine import FAULTS, train
-from recipes.training.processes import process_state
-from recipes.training.result import RunResult
 from recipes.training.settings import parse_config
+
+if TYPE_CHECKING:
+    from recipes.conversion.summary import Converted
+    from recipes.training.result import RunResult
 
 
 def main() -> None:
     """Train, convert and fine-tune what the command line says, and put it side by side."""
     config = parse_config(ConvertConfig)
-    try:
+    with command():
+        from recipes.conversion.summary import converted
+        from recipes.conversion.swap import swapped
+        from recipes.training.engine import train
+        from recipes.training.processes import process_state
+
         trained = [(run, train(run)) for run in config.runs()]
         found = [
             converted(result, way, tuning, train(tuning, make_network=swapped(run, way)))
             for run, result in trained
             for way, tuning in config.fine_tunings(run)
         ]
-    except FAULTS as error:
-        sys.exit(f"error: {error}")
-    state = process_state()
-    if state.is_main_process:
-        _report(config, found, trained[0][1])
+        state = process_state()
+        if state.is_main_process:
+            _report(config, found, trained[0][1])
     state.wait_for_everyone()
     state.destroy_process_group()
 
 
 def _report(config: ConvertConfig, found: list[Converted], first: RunResult) -> None:
+    from recipes.comparison.summary import shared_settings
+    from recipes.conversion.report import convert_table, convert_verdict, write_convert_report
+    from recipes.conversion.summary import summarise
+    from recipes.pages.tables import terminal_table
+    from recipes.provenance import commit
+    from recipes.storage import write_json
+
     summary = summarise(found) | {
         "seeds": list(config.seeds),
         "settings": shared_settings(first),

@@ -8,28 +8,23 @@ numbers; everything is in ``CLAIM.json``, and on a page of its own, ``CLAIM.html
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
-from accelerate import PartialState
 
-from recipes.claims import CLAIMS
-from recipes.claims.claim import Claim, Size
-from recipes.claims.evidence import Request, gather
-from recipes.claims.evidence import judged as rejudged
-from recipes.claims.report import criteria_table, numbers_table, verdict, write_claim
-from recipes.pages.tables import terminal_table
-from recipes.storage import read_json, write_json
-from recipes.training.engine import FAULTS
-from recipes.training.processes import process_state
+from recipes import claims
+from recipes.command import command
 
 if TYPE_CHECKING:
+    from accelerate import PartialState
+
+    from recipes.claims.claim import Claim
+
     ClaimName = str
 else:
-    ClaimName = tyro.extras.literal_type_from_choices([*CLAIMS, "all"])
+    ClaimName = tyro.extras.literal_type_from_choices([*claims.CLAIMS, "all"])
 
 
 @dataclass(frozen=True)
@@ -52,7 +47,7 @@ class Options:
     """
 
     claims: Annotated[tuple[ClaimName, ...], tyro.conf.Positional] = ("all",)
-    size: Size = "reduced"
+    size: Literal["reduced", "full"] = "reduced"
     root: Path = Path("data")
     download: bool = False
     seeds: tuple[int, ...] = ()
@@ -65,17 +60,23 @@ class Options:
 def main() -> None:
     """Do what the command line says; the exit status says nothing of what holds."""
     options = tyro.cli(Options, description=(__doc__ or "").replace("``", ""))
-    names = CLAIMS if "all" in options.claims else options.claims
-    try:
+    names = claims.CLAIMS if "all" in options.claims else options.claims
+    with command(ImportError, resumes="the same command"):
+        from recipes.training.processes import process_state
+
         state = process_state()
         for name in names:
-            _claim(CLAIMS[name], options, state)
-    except (*FAULTS, ImportError) as error:
-        sys.exit(f"error: {error}")
+            _claim(claims.find_claim(name), options, state)
     state.destroy_process_group()
 
 
 def _claim(claim: Claim, options: Options, state: PartialState) -> None:
+    from recipes.claims.evidence import Request, gather
+    from recipes.claims.evidence import judged as rejudged
+    from recipes.claims.report import criteria_table, numbers_table, verdict, write_claim
+    from recipes.pages.tables import terminal_table
+    from recipes.storage import read_json, write_json
+
     place = options.output / f"{claim.name}.json"
     if options.render_only:
         found = read_json(place)

@@ -15,23 +15,9 @@ import sys
 from dataclasses import asdict
 
 import tyro
-from accelerate.utils import gather_object, tqdm
 
-from recipes.pages.tables import terminal_table
-from recipes.provenance import commit, provenance
-from recipes.storage import write_json
-from recipes.training.engine import FAULTS, train
-from recipes.training.processes import process_state
+from recipes.command import command
 from recipes.verification.config import Command, Grid, Images
-from recipes.verification.descent import Line, check
-from recipes.verification.grid_report import grid_table, grid_verdict, write_grid_report
-from recipes.verification.images import examine, summarise
-from recipes.verification.images_report import (
-    images_table,
-    images_verdict,
-    write_images_report,
-)
-from recipes.verification.problems import grid
 
 
 def main() -> None:
@@ -41,17 +27,27 @@ def main() -> None:
         default=Grid(),
         description=(__doc__ or "").partition("\n\n")[2].replace("``", ""),
     )
-    config.output.mkdir(parents=True, exist_ok=True)
-    try:
+    with command():
+        from recipes.training.processes import process_state
+
+        config.output.mkdir(parents=True, exist_ok=True)
         agrees = run_grid(config) if isinstance(config, Grid) else run_images(config)
-    except FAULTS as error:
-        sys.exit(f"error: {error}")
     process_state().destroy_process_group()
     sys.exit(0 if agrees else 1)
 
 
 def run_grid(config: Grid) -> bool:
     """Check every problem of the grid; the processes of a launch share them out."""
+    from accelerate.utils import gather_object, tqdm
+
+    from recipes.pages.tables import terminal_table
+    from recipes.provenance import provenance
+    from recipes.storage import write_json
+    from recipes.training.processes import process_state
+    from recipes.verification.descent import Line, check
+    from recipes.verification.grid_report import grid_table, grid_verdict, write_grid_report
+    from recipes.verification.problems import grid
+
     state = process_state()
     problems = grid(random_problems=config.random_problems, small=config.small)
     # Every n-th to each of n processes: slow lines stand together.
@@ -77,6 +73,20 @@ def run_grid(config: Grid) -> bool:
 
 def run_images(config: Images) -> bool:
     """Train the networks of the sweep, and put them beside each other."""
+    from accelerate.utils import tqdm
+
+    from recipes.pages.tables import terminal_table
+    from recipes.provenance import commit
+    from recipes.storage import write_json
+    from recipes.training.engine import train
+    from recipes.training.processes import process_state
+    from recipes.verification.images import examine, summarise
+    from recipes.verification.images_report import (
+        images_table,
+        images_verdict,
+        write_images_report,
+    )
+
     runs = [(share, run, train(run)) for share, run in config.runs()]
     state = process_state()
     if state.is_main_process:

@@ -6,21 +6,19 @@ six seconds on two CPU cores. ``--help`` after the preset explains every setting
 
 from __future__ import annotations
 
-import sys
-
-from recipes.training.engine import FAULTS, train
-from recipes.training.processes import process_state
+from recipes.command import command
 from recipes.training.settings import RunConfig, parse_config
 
 
 def main() -> None:
     """Train what the command line says, and print where it ended."""
     config = parse_config(RunConfig)
-    try:
+    with command():
+        from recipes.training.engine import train
+        from recipes.training.processes import process_state
+
         result = train(config)
-    except FAULTS as error:
-        sys.exit(f"error: {error}")
-    state = process_state()
+        state = process_state()
     last = result.history[-1]
     accuracies = ", ".join(f"{task} {a:.2%}" for task, a in last["test"]["accuracy"].items())
     state.print(

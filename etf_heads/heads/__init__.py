@@ -16,6 +16,8 @@ from etf_heads.heads._etf import ETFHead
 from etf_heads.heads._feature_norm import FeatureNorm, feature_norm
 from etf_heads.heads._fixed import FixedHead
 from etf_heads.heads._from_trained import from_features, from_linear
+from etf_heads.heads._linear import LinearHead
+from etf_heads.heads._multi_source import MultiSourceHead
 from etf_heads.heads._nearest import NearestETFHead
 from etf_heads.heads._spec import check_frame, from_spec, same_head, to_spec
 from etf_heads.heads._spherical import SphericalCodeHead
@@ -28,6 +30,8 @@ __all__ = [
     "FeatureNorm",
     "FixedHead",
     "Head",
+    "LinearHead",
+    "MultiSourceHead",
     "NearestETFHead",
     "SphericalCodeHead",
     "check_frame",

@@ -7,31 +7,26 @@ the runs that test it at two sizes, and a rule that judges their numbers. ``CLAI
 
 from __future__ import annotations
 
-from recipes.claims import (
-    correlation,
-    defaults,
-    dissection,
-    imbalance,
-    multi_source,
-    parameter_efficient,
-    saliency,
-    single_source,
-    weighting,
-)
-from recipes.claims.claim import Claim
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-CLAIMS: dict[str, Claim] = {
-    claim.name: claim
-    for claim in (
-        single_source.CLAIM,
-        multi_source.CLAIM,
-        weighting.CLAIM,
-        dissection.CLAIM,
-        imbalance.CLAIM,
-        correlation.CLAIM,
-        saliency.CLAIM,
-        parameter_efficient.CLAIM,
-        defaults.CLAIM,
-    )
-}
-"""All claims by name."""
+if TYPE_CHECKING:
+    from recipes.claims.claim import Claim
+
+CLAIMS = (
+    "single-source",
+    "multi-source",
+    "weighting",
+    "dissection",
+    "imbalance",
+    "correlation",
+    "saliency",
+    "parameter-efficient",
+    "defaults",
+)
+"""Names of all claims; their files are called the same."""
+
+
+def find_claim(name: str) -> Claim:
+    """The claim of a name in ``CLAIMS``."""
+    return import_module(f"{__name__}.{name.replace('-', '_')}").CLAIM

@@ -10,7 +10,7 @@ from statistics import fmean, stdev
 from typing import Any, Literal
 
 from recipes.comparison.summary import half_width, interval, mean_accuracy
-from recipes.data import ImageData
+from recipes.data.images import ImageData
 from recipes.pages.page import Figure
 from recipes.storage import json_values
 from recipes.training.engine import train
@@ -115,7 +115,7 @@ class Criterion:
     def to_json(self) -> dict[str, Any]:
         """All of it, with mean and interval; None for NaN."""
         known = [value if math.isfinite(value) else None for value in self.values]
-        summary = {"values": known, "interval": interval(self.values)}
+        summary: dict[str, Any] = {"values": known, "interval": interval(self.values)}
         summary |= {"verdict": self.verdict, "seeds_needed": self.seeds_needed}
         return asdict(self) | json_values(summary)
 

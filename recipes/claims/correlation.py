@@ -8,7 +8,8 @@ from itertools import pairwise
 from typing import Any
 
 from recipes.claims.claim import Claim, Criterion, Evidence, Plan, Settings, Variant
-from recipes.data import ImageData, binary_digits_name
+from recipes.data import binary_digits_name
+from recipes.data.images import ImageData
 from recipes.pages.page import Figure
 from recipes.training.network import Network
 from recipes.training.result import RunResult

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from recipes.claims.claim import Claim, Criterion, Evidence, Plan, Record, Variant
-from recipes.data import ImageData, ImageSet
+from recipes.data.images import ImageData, ImageSet
 from recipes.pages.canvas import heat_map, new_figure, plain, svg_text
 from recipes.pages.page import Figure
 from recipes.training.network import Network, evaluate
@@ -65,8 +65,8 @@ def untrained(network: Network, data: ImageSet) -> Network:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         for module in fresh.modules():
-            if hasattr(module, "reset_parameters"):
-                module.reset_parameters()
+            if reset := getattr(module, "reset_parameters", None):
+                reset()
         order = torch.randperm(len(data))
     with torch.no_grad():
         for chosen in order.split(500):
@@ -180,16 +180,17 @@ def lines(evidence: Evidence) -> list[tuple[str, ...]]:
     rows = [
         (
             f"{title}, {part} picture alone",
-            *(
-                _before_and_after(records, lambda found, name=name, k=k: found[name][k])
-                for records in evidence.values()
-            ),
+            *(_before_and_after(records, _entry(name, k)) for records in evidence.values()),
         )
         for name, title in titles.items()
         for k, part in enumerate(PARTS)
     ]
     sums = (_before_and_after(records, itemgetter("sum")) for records in evidence.values())
     return [*rows, ("cosine of the whole with the sum of parts", *sums)]
+
+
+def _entry(name: str, place: int) -> Callable[[Any], float]:
+    return lambda found: found[name][place]
 
 
 def _before_and_after(records: Sequence[Record], number: Callable[[Any], float]) -> str:

@@ -21,7 +21,7 @@ from recipes.claims.claim import (
 )
 from recipes.claims.single_source import collapse
 from recipes.comparison.figures import gram_pictures
-from recipes.data import ImageData
+from recipes.data.images import ImageData
 from recipes.pages.page import Figure
 from recipes.pages.tables import Line
 from recipes.training.network import Network

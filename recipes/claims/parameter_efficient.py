@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from recipes.claims.claim import (
@@ -88,7 +89,7 @@ def lines(evidence: Evidence) -> list[Line]:
     ]
 
 
-def _seconds(records: list[Record]) -> float:
+def _seconds(records: Sequence[Record]) -> float:
     return interval([record["history"][-1]["train_seconds"] for record in records])["mean"] or 0.0
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from recipes.claims.claim import Claim, Criterion, Evidence, Plan, Variant
-from recipes.data import ImageData
+from recipes.data.images import ImageData
 from recipes.pages.canvas import new_figure, plain, svg_text
 from recipes.pages.page import Figure
 from recipes.training.engine import train
@@ -138,7 +138,7 @@ def import_grad_cam() -> Any:
         ImportError: with the command that installs it.
     """
     try:
-        import pytorch_grad_cam  # noqa: PLC0415  (an extra of its own)
+        import pytorch_grad_cam
     except ImportError as error:
         raise ImportError(
             "the claim saliency needs the package grad-cam: pip install 'etf_heads[saliency]', or "

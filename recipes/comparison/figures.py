@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -80,7 +80,7 @@ def gram_pictures(heads: Mapping[str, Any], tasks: Sequence[int]) -> str:
 
 def savings_bars(heads: Mapping[str, Any], baseline: str) -> str:
     """Each cost of each head as a share of the baseline's."""
-    costs = {
+    costs: dict[str, Callable[[Any], float]] = {
         "head parameters": lambda head: head["counts"]["head_parameters"],
         "head time a step": lambda head: head["cost"]["median"],
         "optimiser state": lambda head: head["counts"]["optimizer_state_bytes"],

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 from torch.utils.benchmark import Timer
 
-from recipes.training.heads import OBSERVING
+from recipes.training.loss import TaskLosses
+from recipes.training.network import Network
 
 
 def head_cost(
-    head: nn.Module, batch_size: int, in_features: int, device: torch.device
+    head: nn.Module, loss: TaskLosses, batch_size: int, in_features: int, device: torch.device
 ) -> dict[str, float]:
     """Seconds a step that head and loss take: forward, backward, and AdamW on what is learned.
 
     Args:
         head: takes features (B, d), returns a dict of logits by task.
+        loss: of features, head and labels.
         batch_size: B.
         in_features: d.
         device: where to measure.
@@ -26,18 +27,17 @@ def head_cost(
     """
     head = head.to(device).train()
     features = torch.randn(batch_size, in_features, device=device)
-    labels = {
-        task: torch.randint(z.shape[1], (batch_size,), device=device)
-        for task, z in head(features).items()
-    }
+    logits = head(features)
+    labels = torch.stack(
+        [torch.randint(z.shape[1], (batch_size,), device=device) for z in logits.values()], dim=1
+    )
+    network = Network(nn.Identity(), nn.Identity(), head, loss, logits)
     parameters = list(head.parameters())
     optimizer = torch.optim.AdamW(parameters) if parameters else None
 
     def step() -> None:
         inputs = features.detach().requires_grad_()
-        logits = head(inputs, labels) if isinstance(head, OBSERVING) else head(inputs)
-        losses = [F.cross_entropy(z, labels[task]) for task, z in logits.items()]
-        torch.stack(losses).sum().backward()
+        network.losses(inputs, labels).sum().backward()
         if optimizer is not None:
             optimizer.step()
             optimizer.zero_grad()

@@ -62,7 +62,7 @@ def table(summary: Summary) -> list[Line]:
         ("", *summary["heads"]),
         line("test accuracy", lambda h: percent(h["accuracy"])),
         *(
-            line(f"  of {task}", lambda h, task=task: percent(h["accuracy_by_task"][task]))
+            (f"  of {task}", *(percent(h["accuracy_by_task"][task]) for h in heads))
             for task in summary["tasks"]
         ),
         line("  less learned's, in points", lambda h: points(h["difference"])),
@@ -75,7 +75,7 @@ def table(summary: Summary) -> list[Line]:
         line("checkpoint", lambda h: bytes_in_words(h["counts"]["checkpoint_bytes"])),
         line("optimiser state", lambda h: bytes_in_words(h["counts"]["optimizer_state_bytes"])),
         *(
-            line(f"{title}, start → end", lambda h, name=name: _start_to_end(h["curves"][name]))
+            (f"{title}, start → end", *(_start_to_end(h["curves"][name]) for h in heads))
             for name, title in _measured(summary).items()
         ),
     ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from recipes.conversion.swap import CONVERSIONS, KEPT
 from recipes.training.settings import CompareConfig, RunConfig
 
 LearnedName = Literal["learned", "learned-norm"]
@@ -33,6 +32,8 @@ class ConvertConfig(CompareConfig):
 
     def fine_tunings(self, trained: RunConfig) -> list[tuple[str, RunConfig]]:
         """How the head of a finished run is swapped, and the settings of the epoch after it."""
+        from recipes.conversion.swap import CONVERSIONS, KEPT
+
         return [
             (
                 way,

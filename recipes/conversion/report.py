@@ -43,7 +43,8 @@ def convert_verdict(summary: Summary) -> str:
 
 
 def _in_words(head: str, ways: Mapping[str, Any], rate: float, number: int) -> str:
-    within, others = [], []
+    within: list[str] = []
+    others: list[str] = []
     for way, values in ways.items():
         difference = values["tuned"][number]["difference"]
         if difference["half"] is None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from etf_heads import CompoundETFHead
 from etf_heads.heads import from_features, from_linear
-from recipes.data import ImageData
+from recipes.data.images import ImageData
 from recipes.training.engine import MakeNetwork
 from recipes.training.measure import BATCH
 from recipes.training.network import Network

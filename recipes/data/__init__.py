@@ -1,8 +1,8 @@
-"""Image sets: uint8 tensors that stay in memory, on the device that trains.
+"""Image sets by name: uint8 tensors that stay in memory, on the device that trains.
 
 A data set is read once, moved to the device once, and indexed there a batch at a time; no
 per-sample Python runs while training. A new one is a function from :class:`DataOptions` to
-:class:`ImageData`, and a line in ``DATASETS``.
+:class:`~recipes.data.images.ImageData`, and a line in ``DATASETS``.
 
 - Composed of two pictures, a task each: ``multi-digits``, ``multi-mnist-10-10``,
   ``multi-cifar10-10-10``, and ``binary-digits-SHARE``, whose labels agree in that share of images.
@@ -17,49 +17,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from recipes.data._celeba import celeba
-from recipes.data._digits import (
-    SHARES,
-    TRAIN_BINARY,
-    binary_digits,
-    binary_digits_name,
-    multi_digits,
-)
-from recipes.data._folder import image_folder, read_tasks
-from recipes.data._images import ImageData, ImageSet, has_own_samples, train_loader
-from recipes.data._mnist_cifar import (
-    cifar100,
-    cifar100_cross,
-    cifar100_split,
-    multi_cifar10,
-    multi_mnist,
-)
-from recipes.data._options import FILES, SAMPLING, DataOptions
-from recipes.data._pairs import side_by_side, split_by_class
-from recipes.data._sampling import allocate, choose
+from recipes.data.options import FILES, SAMPLING, DataOptions
+
+if TYPE_CHECKING:
+    from recipes.data.images import ImageData
 
 __all__ = [
     "DATASETS",
     "SHARES",
-    "TRAIN_BINARY",
     "DataOptions",
     "DataSource",
-    "ImageData",
-    "ImageSet",
-    "allocate",
-    "binary_digits",
     "binary_digits_name",
     "check_options",
-    "choose",
-    "has_own_samples",
     "load_data",
-    "multi_digits",
-    "read_tasks",
-    "side_by_side",
-    "split_by_class",
-    "train_loader",
 ]
+
+SHARES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
+"""Shares of images with equal labels for which ``binary-digits`` has a name."""
 
 
 @dataclass(frozen=True)
@@ -75,19 +52,38 @@ class DataSource:
     options: frozenset[str] = FILES | SAMPLING
 
 
+def _function(file: str, name: str) -> Callable[[Any], ImageData]:
+    """A function of a file of this folder, which is imported when it is called."""
+
+    def read(options: Any) -> ImageData:
+        return getattr(import_module(f"recipes.data.{file}"), name)(options)
+
+    return read
+
+
 def _binary_digits(share: float) -> DataSource:
-    return DataSource(lambda _: binary_digits(share), frozenset())
+    read = _function("digits", "binary_digits")
+    return DataSource(lambda _: read(share), frozenset())
+
+
+def binary_digits_name(share: float) -> str:
+    """The name of the data set of :func:`~recipes.data.digits.binary_digits` with this share."""
+    return f"binary-digits-{share:g}"
 
 
 DATASETS: dict[str, DataSource] = {
-    "multi-digits": DataSource(multi_digits, SAMPLING),
-    "multi-mnist-10-10": DataSource(multi_mnist),
-    "multi-cifar10-10-10": DataSource(multi_cifar10),
-    "cifar100": DataSource(cifar100),
-    "cifar100-cross-10x10": DataSource(cifar100_cross),
-    "cifar100-split-5x20": DataSource(cifar100_split),
-    "celeba": DataSource(celeba, FILES | SAMPLING | {"attributes", "image_size"}),
-    "image-folder": DataSource(image_folder, {"root", "tasks", "image_size"} | SAMPLING),
+    "multi-digits": DataSource(_function("digits", "multi_digits"), SAMPLING),
+    "multi-mnist-10-10": DataSource(_function("mnist_cifar", "multi_mnist")),
+    "multi-cifar10-10-10": DataSource(_function("mnist_cifar", "multi_cifar10")),
+    "cifar100": DataSource(_function("mnist_cifar", "cifar100")),
+    "cifar100-cross-10x10": DataSource(_function("mnist_cifar", "cifar100_cross")),
+    "cifar100-split-5x20": DataSource(_function("mnist_cifar", "cifar100_split")),
+    "celeba": DataSource(
+        _function("celeba", "celeba"), FILES | SAMPLING | {"attributes", "image_size"}
+    ),
+    "image-folder": DataSource(
+        _function("folder", "image_folder"), SAMPLING | {"root", "tasks", "image_size"}
+    ),
     **{binary_digits_name(share): _binary_digits(share) for share in SHARES},
 }
 """Data sets by name."""

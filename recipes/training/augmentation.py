@@ -1,4 +1,4 @@
-"""What happens to a batch of uint8 images on its way into the network, on their own device."""
+"""Augmentation of uint8 images in batches, on their own device, and their standardisation."""
 
 from __future__ import annotations
 
@@ -9,32 +9,58 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def batch_generator(device: torch.device, *moment: int) -> torch.Generator:
-    """Random numbers that depend on nothing but a moment of the run: (seed, epoch, batch, process).
+class Augmentation:
+    """Random shifts and mirror images, drawn for all images of a set at the start of an epoch.
 
-    A run resumed at that moment draws the same numbers, with no generator state to save.
+    What an image gets depends on the seed, the epoch and the image, and on nothing else: it is the
+    same in every batch size, on any number of processes, and in a run that is resumed.
+
+    Args:
+        images: number of images in the set.
+        pixels: largest shift, each way.
+        flip: whether to mirror half of them, left to right.
+        seed: of the run.
+        device: of the images.
     """
-    digest = hashlib.sha256(repr(moment).encode()).digest()
-    return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "little", signed=True))
+
+    def __init__(
+        self, images: int, pixels: int, *, flip: bool, seed: int, device: torch.device
+    ) -> None:
+        self.images, self.pixels, self.flip = images, pixels, flip
+        self.seed, self.device = seed, device
+
+    def start_epoch(self, epoch: int) -> None:
+        """Draw the moves (2, N) and mirrorings (N,) of an epoch."""
+        digest = hashlib.sha256(repr((self.seed, epoch)).encode()).digest()
+        generator = torch.Generator(self.device).manual_seed(int.from_bytes(digest[:7], "little"))
+        self.moves = torch.randint(
+            2 * self.pixels + 1, (2, self.images), generator=generator, device=self.device
+        )
+        self.mirrored = torch.randint(
+            2, (self.images,), generator=generator, device=self.device
+        ).bool()
+
+    def __call__(self, images: Tensor, chosen: Tensor) -> Tensor:
+        """Augmented images (B, C, H, W); ``chosen`` (B,) says which of the set they are."""
+        images = shifted(images, self.moves[:, chosen], self.pixels)
+        return mirrored(images, self.mirrored[chosen]) if self.flip else images
 
 
-def random_shift(images: Tensor, pixels: int, generator: torch.Generator) -> Tensor:
-    """Move each image by up to ``pixels`` each way, with black coming in: (B, C, H, W) both."""
-    batch, _, height, width = images.shape
+def shifted(images: Tensor, moves: Tensor, pixels: int) -> Tensor:
+    """Images (B, C, H, W) moved down and right by ``pixels`` less moves (2, B), on black."""
+    _, _, height, width = images.shape
     device = images.device
     padded = F.pad(images, [pixels] * 4)
-    moves = torch.randint(2 * pixels + 1, (2, batch, 1), generator=generator, device=device)
-    rows = torch.arange(height, device=device) + moves[0]
-    columns = torch.arange(width, device=device) + moves[1]
-    every = torch.arange(batch, device=device)[:, None, None]
+    rows = torch.arange(height, device=device) + moves[0, :, None]
+    columns = torch.arange(width, device=device) + moves[1, :, None]
+    every = torch.arange(len(images), device=device)[:, None, None]
     # Indexing around the channels puts them last, which is the layout that convolutions like best.
     return padded[every, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
-def random_flip(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Mirror each image, left to right, with probability one half: (B, C, H, W) both."""
-    mirrored = torch.randint(2, (len(images), 1, 1, 1), generator=generator, device=images.device)
-    return torch.where(mirrored.bool(), images.flip(3), images)
+def mirrored(images: Tensor, which: Tensor) -> Tensor:
+    """Images (B, C, H, W) of which those that ``which`` (B,) names are mirrored, left to right."""
+    return torch.where(which[:, None, None, None], images.flip(3), images)
 
 
 class Standardise(nn.Module):

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import nn
+if TYPE_CHECKING:
+    from torch import nn
 
 Shape = tuple[int, int, int]
 """(channels, height, width) of an image."""
@@ -28,6 +29,8 @@ def cnn(image_shape: Shape, features: int, width: int) -> nn.Sequential:
         features: size of the feature vector.
         width: channels of the first convolution; the others have twice as many.
     """
+    from torch import nn
+
     channels, height, image_width = image_shape
     _at_least("cnn", image_shape, 4)
     return nn.Sequential(
@@ -42,6 +45,8 @@ def cnn(image_shape: Shape, features: int, width: int) -> nn.Sequential:
 
 
 def _block(channels_in: int, channels_out: int) -> tuple[nn.Module, ...]:
+    from torch import nn
+
     return (
         nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False),
         nn.BatchNorm2d(channels_out),
@@ -62,7 +67,8 @@ def vgg(image_shape: Shape, features: int, width: int, *, layers: str) -> nn.Mod
             many need no projection.
         layers: "A" for 11, "B" for 13.
     """
-    from torchvision.models.vgg import cfgs, make_layers  # noqa: PLC0415  (seconds to import)
+    from torch import nn
+    from torchvision.models.vgg import cfgs, make_layers
 
     _at_least("vgg", image_shape, 32)
     plan = [step if step == "M" else int(step) * width // 64 for step in cfgs[layers]]
@@ -73,6 +79,7 @@ def vgg(image_shape: Shape, features: int, width: int, *, layers: str) -> nn.Mod
     for layer in network:
         if isinstance(layer, nn.Conv2d):  # as torchvision's VGG starts
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            assert layer.bias is not None  # noqa: S101
             nn.init.zeros_(layer.bias)
     return _projected(network, image_shape, features)
 
@@ -89,10 +96,11 @@ def resnet(image_shape: Shape, features: int, width: int, *, layers: int) -> nn.
             need no projection.
         layers: 18 or 34.
     """
-    import timm  # noqa: PLC0415  (seconds to import)
+    import timm
+    from torch import nn
 
     stages = tuple(width * factor for factor in (1, 2, 4, 8))
-    network = timm.create_model(f"resnet{layers}", num_classes=0, channels=stages)
+    network: Any = timm.create_model(f"resnet{layers}", num_classes=0, channels=stages)
     stem = nn.Conv2d(image_shape[0], network.conv1.out_channels, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")
     network.conv1, network.maxpool = stem, nn.Identity()
@@ -111,10 +119,10 @@ def from_timm(image_shape: Shape, features: int, width: int, *, name: str) -> nn
     Raises:
         ValueError: if it cannot be made for images of this size.
     """
-    import timm  # noqa: PLC0415
+    import timm
 
     del width
-    options = {"num_classes": 0, "in_chans": image_shape[0]}
+    options: dict[str, Any] = {"num_classes": 0, "in_chans": image_shape[0]}
     try:
         try:
             network = timm.create_model(name, img_size=image_shape[1:], **options)
@@ -129,6 +137,9 @@ def from_timm(image_shape: Shape, features: int, width: int, *, name: str) -> nn
 
 def _projected(network: nn.Module, image_shape: Shape, features: int) -> nn.Module:
     """The network, and a projection behind it if its features are not of this size."""
+    import torch
+    from torch import nn
+
     with torch.no_grad():
         found = network.eval()(torch.zeros(1, *image_shape)).shape[1:]
     network.train()
@@ -147,7 +158,7 @@ def _at_least(name: str, image_shape: Shape, side: int) -> None:
         )
 
 
-Backbone = Callable[[Shape, int, int], nn.Module]
+Backbone = Callable[[Shape, int, int], "nn.Module"]
 """(image shape, features, width) -> a module from images (B, C, H, W) to features (B, features)."""
 
 BACKBONES: dict[str, Backbone] = {
@@ -169,7 +180,7 @@ def backbone(name: str) -> Backbone:
     if name in BACKBONES:
         return BACKBONES[name]
     if name.startswith(TIMM):
-        import timm  # noqa: PLC0415
+        import timm
 
         if timm.is_model(name.removeprefix(TIMM)):
             return partial(from_timm, name=name.removeprefix(TIMM))

@@ -1,9 +1,9 @@
 """Checkpoints that are whole or not there, and from which a run goes on exactly.
 
 A checkpoint is a directory: what Accelerate saves of the model, the optimiser, the schedule and the
-random generators, and a manifest, written last (:mod:`recipes.training.manifest`). The directory
-is filled under another name and moved into place, so that a run killed at any moment leaves the
-checkpoints before it untouched.
+random generators, and a manifest, written last. The directory is filled under another name and
+moved into place, so that a run killed at any moment leaves the checkpoints before it untouched.
+The manifest has the settings of the run and the SHA-256 of every file and of itself.
 
 A damaged checkpoint is skipped, and replaced when the run comes to its step again. One that is
 whole but not of this run, or of another version, is never replaced: the run is refused.
@@ -14,23 +14,49 @@ with Accelerate, which it would unpickle; the rest is loaded with ``weights_only
 
 from __future__ import annotations
 
+import hashlib
+import json
 import pickle
 import shutil
 import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import RNG_STATE_NAME, load
 from safetensors import SafetensorError
 
-from recipes.storage import read_json, writing
-from recipes.training.manifest import FORMAT, MANIFEST, Progress, whole_manifest, write_manifest
+from recipes.storage import read_json, sha256, write_json, writing
 from recipes.training.processes import on_all, on_main
 from recipes.training.settings import RunConfig
 
 KEEP = 2
+FORMAT = 3
+MANIFEST = "manifest.json"
+_OWN = "own_sha256"
 _UNREADABLE = (EOFError, OSError, SafetensorError, pickle.UnpicklingError)
+
+
+@dataclass
+class Progress:
+    """Where a run stands.
+
+    Attributes:
+        epoch: epochs finished.
+        step: optimiser steps taken in the epoch after them.
+        train_seconds: time spent training until here, measuring and saving not included.
+        history: one record an epoch, see :func:`recipes.training.engine.train`.
+        weighting: what the task weighting strategy has to remember.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    train_seconds: float = 0.0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    weighting: dict[str, Any] = field(default_factory=dict)
 
 
 def save_checkpoint(accelerator: Accelerator, config: RunConfig, progress: Progress) -> None:
@@ -59,7 +85,7 @@ def save_checkpoint(accelerator: Accelerator, config: RunConfig, progress: Progr
 
     def end() -> None:
         processes = accelerator.num_processes
-        write_manifest(filling, config.to_json(), processes, progress)
+        _write_manifest(filling, config.to_json(), processes, progress)
         if final.exists():  # a damaged one, that this run did not resume from
             shutil.rmtree(final)
         filling.replace(final)
@@ -80,7 +106,7 @@ def newest_checkpoint(config: RunConfig) -> Path | None:
     """
     for checkpoint in _finished(config):
         try:
-            manifest = whole_manifest(checkpoint)
+            manifest = _whole_manifest(checkpoint)
         except (OSError, ValueError) as error:
             warnings.warn(f"skipping the checkpoint {checkpoint}: {error}", stacklevel=2)
             continue
@@ -140,3 +166,41 @@ def _finished(config: RunConfig) -> list[Path]:
         (path for path in _directory(config).glob("epoch*-step*") if path.suffix != ".partial"),
         reverse=True,
     )
+
+
+def _write_manifest(
+    checkpoint: Path, config: Mapping[str, Any], processes: int, progress: Progress
+) -> None:
+    manifest = {
+        "format": FORMAT,
+        "processes": processes,
+        "config": config,
+        "progress": asdict(progress),
+        "sha256": _digests(checkpoint),
+    }
+    write_json(checkpoint / MANIFEST, manifest | {_OWN: _digest(manifest)})
+
+
+def _whole_manifest(checkpoint: Path) -> dict[str, Any]:
+    """The manifest; ValueError or OSError if it, or a file it names, is not as it was written."""
+    manifest = read_json(checkpoint / MANIFEST)
+    if not isinstance(manifest, dict) or manifest.pop(_OWN, None) != _digest(manifest):
+        raise ValueError(f"{MANIFEST} is not the file that was written")
+    if manifest["format"] == FORMAT:
+        digests = _digests(checkpoint)
+        for name in digests | manifest["sha256"]:
+            if digests.get(name) != manifest["sha256"].get(name):
+                raise ValueError(f"{name} is not the file that was written")
+    return manifest
+
+
+def _digest(manifest: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
+def _digests(checkpoint: Path) -> dict[str, str]:
+    """Digests of all files of a directory but the manifest."""
+    files = sorted(path for path in checkpoint.iterdir() if path.name != MANIFEST)
+    if others := [path.name for path in files if not path.is_file()]:  # to read one may not end
+        raise ValueError(f"{others[0]} is not the file that was written")
+    return {path.name: sha256(path) for path in files}

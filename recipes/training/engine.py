@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed, tqdm
-from torch import Tensor, nn
-from torch.optim import AdamW
+from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
-from recipes.data import ImageData, load_data, train_loader
+from recipes.data import load_data
+from recipes.data.images import ImageData, train_loader
 from recipes.provenance import provenance
 from recipes.storage import finite
-from recipes.training.augmentation import batch_generator, random_flip, random_shift
-from recipes.training.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
-from recipes.training.manifest import Progress
+from recipes.training.augmentation import Augmentation
+from recipes.training.building import build_network
+from recipes.training.checkpoint import (
+    Progress,
+    load_checkpoint,
+    newest_checkpoint,
+    save_checkpoint,
+)
 from recipes.training.measure import measure
 from recipes.training.network import Network
+from recipes.training.optimizer import make_optimizer, warm_up_then_cosine
 from recipes.training.processes import (
     Stopwatch,
     all_finite,
@@ -45,12 +51,9 @@ from recipes.training.weighting import WEIGHTINGS
 OnEpoch = Callable[[dict[str, Any]], None]
 MakeNetwork = Callable[[RunConfig, ImageData], Network]
 
-FAULTS = (OSError, ValueError, FloatingPointError)
-"""What :func:`train` raises for reasons that its user can do something about."""
-
 
 def train(
-    config: RunConfig, on_epoch: OnEpoch | None = None, make_network: MakeNetwork = Network
+    config: RunConfig, on_epoch: OnEpoch | None = None, make_network: MakeNetwork = build_network
 ) -> RunResult:
     """Train one network, measure it every epoch, and write ``result.json`` and its weights.
 
@@ -121,7 +124,7 @@ class Run:
         config: RunConfig,
         accelerator: Accelerator,
         data: ImageData,
-        make_network: MakeNetwork = Network,
+        make_network: MakeNetwork = build_network,
     ) -> None:
         self.config, self.accelerator = config, accelerator
         self.progress = Progress()
@@ -134,15 +137,21 @@ class Run:
             torch.compiler.reset()
             # In place: the name of a wrapper would stand in every key of the state_dict.
             self.network.backbone.compile()
+        self.augmentation = Augmentation(
+            len(self.data.train),
+            self.data.shift,
+            flip=self.data.flip,
+            seed=config.seed,
+            device=accelerator.device,
+        )
         loader = train_loader(
             self.data.train, loader_batch(config, accelerator, len(self.data.train))
         )
         self.parts = accelerator.gradient_accumulation_steps
         self.steps_per_epoch = math.ceil(len(loader) / self.parts)
         self.weighting = WEIGHTINGS[config.weighting](accelerator, self.network, self.data.tasks)
-        parameters = [*self.network.parameters(), *self.weighting.parameters()]
-        optimizer = AdamW(_groups(parameters, config.weight_decay), lr=config.lr, fused=True)
-        self.share = _warm_up_then_cosine(config.epochs * self.steps_per_epoch)
+        optimizer = make_optimizer(self.network, self.weighting.parameters(), config)
+        self.share = warm_up_then_cosine(config.epochs * self.steps_per_epoch)
         schedule = LambdaLR(optimizer, self.share)
         self.model, self.optimizer, self.loader, self.schedule = accelerator.prepare(
             self.network, optimizer, loader, schedule
@@ -184,48 +193,50 @@ class Run:
             epoch: which determines order and augmentation.
             first: batches that are left out at its beginning.
         """
-        seed, process = self.config.seed, self.accelerator.process_index
         self.loader.set_epoch(epoch)
+        self.augmentation.start_epoch(epoch)
         batches = self.accelerator.skip_first_batches(self.loader, first) if first else self.loader
-        for batch, (stored, labels) in enumerate(batches, start=first):
-            generator = batch_generator(stored.device, seed, epoch, batch, process)
-            yield self._augmented(stored, generator), labels
+        for images, labels, chosen in batches:
+            yield self.augmentation(images, chosen) if self.config.augment else images, labels
 
     def step(self, images: Tensor, labels: Tensor) -> None:
-        """Train on a batch, or on a part of one where gradients are accumulated."""
+        """Train on a batch, or on a part of one where gradients are accumulated.
+
+        The model makes the losses of the tasks (``network.py``), and the weighting their gradient:
+        of their sum, unless settings say otherwise.
+        """
         self.network.logit_share = self._logit_share()
-        with self.accelerator.accumulate(self.model):
-            self._backward(images, labels)
+        with self.accelerator.accumulate(self.model), self._divergence_named(images):
+            self.weighting.backward(self.model, images, labels)
             self.optimizer.step()
             self.schedule.step()
             self.weighting.after_step(images, labels)
             self.optimizer.zero_grad()
 
-    def _backward(self, images: Tensor, labels: Tensor) -> None:
+    def _logit_share(self) -> float:
+        rising = self.config.warm_up_logits * self.steps_per_epoch
+        return min(1.0, (self.steps + 1) / rising) if rising else 1.0
+
+    @contextmanager
+    def _divergence_named(self, images: Tensor) -> Iterator[None]:
+        """Some heads and strategies refuse what is not finite: that is a run that has diverged."""
         try:
-            self.weighting.backward(self.model, images, labels)
-        except ValueError as error:  # some heads and strategies refuse what is not finite
+            yield
+        except ValueError as error:
             with torch.no_grad():
                 features = self.network.features(images)
             if features.isfinite().all():
                 raise
             raise self._diverged() from error
 
-    def _logit_share(self) -> float:
-        rising = self.config.warm_up_logits * self.steps_per_epoch
-        return min(1.0, (self.steps + 1) / rising) if rising else 1.0
-
-    def _augmented(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        if not self.config.augment:
-            return images
-        images = random_shift(images, self.data.shift, generator)
-        return random_flip(images, generator) if self.data.flip else images
-
     def measure(self) -> dict[str, Any]:
         """Add a record to the history, and return it."""
         self.check()
         share_buffers(self.network)
-        row = {"epoch": self.progress.epoch, "train_seconds": self.progress.train_seconds}
+        row: dict[str, Any] = {
+            "epoch": self.progress.epoch,
+            "train_seconds": self.progress.train_seconds,
+        }
         row |= measure(self.accelerator, self.network, self.data)
         if row["train"]["loss"] is None:
             raise self._diverged()
@@ -266,7 +277,7 @@ class Run:
 
     def write_result(self) -> RunResult:
         """Write the weights, then ``result.json``, which says that the run is complete."""
-        weights = write_weights(self.network, self.config.run_dir)
+        write_weights(self.network, self.config.run_dir)
         machine = {
             "processes": self.accelerator.num_processes,
             "mixed_precision": self.accelerator.mixed_precision,
@@ -277,7 +288,7 @@ class Run:
             tasks=self.data.tasks,
             terminal_epoch=terminal_epoch(self.progress.history),
             gram=class_cosines(self.network.head.weight, self.data.tasks),
-            counts=counts(self.network, self.optimizer, weights),
+            counts=counts(self.network, type(self.optimizer.optimizer)),
             provenance=provenance(self.accelerator.device) | machine,
         )
         result.write(self.config.run_dir)
@@ -288,25 +299,3 @@ def _read(config: RunConfig, accelerator: Accelerator) -> ImageData:
     first = accelerator.local_main_process_first() if config.download else nullcontext()
     with first:  # one process of a machine fetches the files, the others find them
         return load_data(config.data, config)
-
-
-def _groups(parameters: Sequence[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
-    """Parameter groups: matrices and convolutions decay, biases and norms do not."""
-    matrices = [p for p in parameters if p.ndim > 1]
-    others = [p for p in parameters if p.ndim <= 1]
-    return [
-        {"params": matrices, "weight_decay": weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-
-
-def _warm_up_then_cosine(steps: int) -> Callable[[int], float]:
-    """Learning rate at each step, as a share of the highest."""
-    warm_up = max(1, steps // 10)
-
-    def share(step: int) -> float:
-        if step < warm_up:
-            return (step + 1) / warm_up
-        return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
-
-    return share

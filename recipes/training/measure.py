@@ -3,43 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor
 
 from etf_heads.collapse import MultiSourceCollapse, MultiTaskCollapse
-from recipes.data import ImageData, ImageSet, has_own_samples
+from recipes.data.images import NO_LABEL, ImageData, ImageSet, has_own_samples
 from recipes.storage import json_values
-
-if TYPE_CHECKING:
-    from recipes.training.network import Network
+from recipes.training.loss import summed_cross_entropies
+from recipes.training.network import Network
 
 BATCH = 1000
 """Images at a time; without gradients there is room for many."""
 
 FeatureBatches = list[tuple[Tensor, Tensor]]
 """Features (B, d) and labels (B, T), batch by batch."""
-
-
-def multitask_loss(logits: Mapping[str, Tensor], labels: Tensor) -> Tensor:
-    """The sum over tasks of the mean cross-entropy of the images that have a label of the task.
-
-    Args:
-        logits: (B, K_t) by task.
-        labels: (B, T) in the order of the tasks, -1 for none; a task without any adds 0.
-    """
-    return (task_losses(logits, labels) / (labels >= 0).sum(0).clamp(min=1)).sum()
-
-
-def task_losses(logits: Mapping[str, Tensor], labels: Tensor) -> Tensor:
-    """Sums of the cross-entropy over the images that have a label of each task, (T,)."""
-    columns = zip(logits.values(), labels.unbind(1), strict=True)
-    return torch.stack(
-        [F.cross_entropy(z, y, ignore_index=-1, reduction="sum") for z, y in columns]
-    )
 
 
 @torch.inference_mode()
@@ -85,9 +65,10 @@ def _measure_split(
             features, logits = network.features_and_logits(images)
         logits = {task: z.float() for task, z in logits.items()}
         hits = torch.stack([z.argmax(1) for z in logits.values()], dim=1) == labels
-        labelled = (labels >= 0).sum(0)
+        labelled = (labels != NO_LABEL).sum(0)
         every = torch.full_like(labelled, len(labels))
-        totals += torch.stack([every, labelled, task_losses(logits, labels), hits.sum(0)])
+        losses = summed_cross_entropies(logits, labels)
+        totals += torch.stack([every, labelled, losses, hits.sum(0)])
         batches.append((features.float(), labels))
     every, labelled, losses, hits = accelerator.reduce(totals)
     accuracies = (hits / labelled).tolist()
@@ -112,25 +93,19 @@ def collapse_measures(
     S_NC1 to S_NC5 of several tasks on the same images; M_NC1 to M_NC4 of tasks with samples of
     their own, and of a single task, of which they are NC1 to NC4 with centred class vectors.
     """
-    kind = MultiSourceCollapse if own_samples else MultiTaskCollapse
+    kind: Any = MultiSourceCollapse if own_samples else MultiTaskCollapse
     statistics = kind(weight.shape[1], tasks).to(weight.device)
-    if own_samples:
-        batches = [_by_task(tasks, features, labels) for features, labels in batches]
-    for features, labels in batches:
-        statistics.update(features, labels)
+    for batch in batches:
+        statistics.update(*(_by_task(tasks, *batch) if own_samples else batch))
     values = dict(statistics.compute(weight))
     decisions = statistics.decisions(weight, bias)
-    for features, labels in batches:
-        decisions.update(features, labels)
+    for batch in batches:
+        decisions.update(*(_by_task(tasks, *batch) if own_samples else batch))
     return values | dict(decisions.compute())
 
 
 def _by_task(
     tasks: Mapping[str, int], features: Tensor, labels: Tensor
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Features and labels of the images that have a label of each task."""
-    own = {task: column >= 0 for task, column in zip(tasks, labels.unbind(1), strict=True)}
-    return (
-        {task: features[mask] for task, mask in own.items()},
-        {task: labels[mask, t] for t, (task, mask) in enumerate(own.items())},
-    )
+    """The same images for every task, which takes those that have a label of it."""
+    return dict.fromkeys(tasks, features), dict(zip(tasks, labels.unbind(1), strict=True))

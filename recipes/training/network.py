@@ -1,58 +1,74 @@
-"""A network as these recipes train it: standardised images, a backbone, a head."""
+"""A network as these recipes train it: standardised images, a backbone, a head, a loss."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from recipes.data import ImageData, ImageSet, has_own_samples
-from recipes.training.augmentation import Standardise
-from recipes.training.backbones import backbone
-from recipes.training.heads import HEADS, OBSERVING, HeadRequest
-from recipes.training.settings import RunConfig, Settings
+from recipes.data.images import ImageSet
+from recipes.training.heads import is_observing
+from recipes.training.loss import TaskLosses, mean_cross_entropies
 
 
 class Network(nn.Module):
-    """Images to a dict of logits.
+    """Images to the losses of their labels, or to logits.
+
+    Args:
+        standardise: uint8 images (B, C, H, W) to floats.
+        backbone: these to features (B, d), which all tasks share.
+        head: these to a dict of logits (B, K_t); the rest is the same whichever it is.
+        loss: features, head and labels (B, T) to losses (T,).
+        tasks: their names, in the order of the labels.
 
     Attributes:
-        head: the classifier; the rest of the network is the same whichever it is.
         logit_share: what the logits of training are multiplied by; those of evaluation are whole.
     """
 
     logit_share = 1.0
+    head: Any  # fixed and learned heads have no class in common
+    standardise: nn.Module
 
-    def __init__(self, config: RunConfig, data: ImageData) -> None:
+    def __init__(
+        self,
+        standardise: nn.Module,
+        backbone: nn.Module,
+        head: nn.Module,
+        loss: TaskLosses,
+        tasks: Iterable[str],
+    ) -> None:
         super().__init__()
-        self.standardise = Standardise(data.train.images)
-        _, channels, height, width = data.train.images.shape
-        self.backbone = backbone(config.backbone)(
-            (channels, height, width), config.features, config.width
-        )
-        self.tasks = tuple(data.tasks)
-        self.head = HEADS[config.head](head_request(config, data))
+        self.tasks = tuple(tasks)
+        self.standardise, self.backbone, self.head, self.loss = standardise, backbone, head, loss
         self.to(memory_format=torch.channels_last)
 
-    def forward(self, images: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
-        """(B, C, H, W) uint8 to logits (B, K_t) by task; observing heads take labels (B, T)."""
-        return self.classify(self.features(images), labels)
+    def forward(self, images: Tensor, labels: Tensor, *, observe: bool = True) -> Tensor:
+        """Images (B, C, H, W) and labels (B, T) to the mean loss of each task, (T,)."""
+        return self.losses(self.features(images), labels, observe=observe)
 
     def features(self, images: Tensor) -> Tensor:
         """(B, C, H, W) uint8 to what all tasks share, (B, d), not normalised."""
-        return self.backbone(self.standardise(images))
+        features: Tensor = self.backbone(self.standardise(images))
+        return features
 
-    def classify(self, features: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
-        """The rest of the way to the logits."""
-        if labels is not None and isinstance(self.head, OBSERVING):
-            logits = self.head(features, dict(zip(self.tasks, labels.unbind(1), strict=True)))
-        else:
-            logits = self.head(features)
-        if self.training and self.logit_share < 1:
-            return {task: self.logit_share * z for task, z in logits.items()}
-        return logits
+    def losses(self, features: Tensor, labels: Tensor, *, observe: bool = True) -> Tensor:
+        """Features (B, d) and labels (B, T) to the mean loss of each task, (T,).
+
+        A loss that knows the head needs no logits. They are made where they are to be multiplied,
+        and by heads that observe the labels of a batch before they classify it.
+        """
+        observing = is_observing(self.head)
+        if self.logit_share == 1 and not observing:
+            return self.loss(features, self.head, labels)
+        columns = dict(zip(self.tasks, labels.unbind(1), strict=True))
+        logits = self.head(features, columns) if observing and observe else self.head(features)
+        shared = {task: self.logit_share * z for task, z in logits.items()}
+        return mean_cross_entropies(shared, labels)
 
     def features_and_logits(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The logits, and the features as the class vectors meet them: normalised, (B, d)."""
+        """The features as the class vectors meet them, normalised, (B, d), and the logits."""
         features = self.features(images)
         logits = self.head(features)
         norm = self.head.norm
@@ -65,17 +81,3 @@ def evaluate(network: Network, data: ImageSet) -> tuple[Tensor, Tensor]:
     batches = [network.features_and_logits(images) for images in data.images.split(1000)]
     logits = [torch.stack(list(z.values()), dim=1) for _, z in batches]
     return torch.cat([features for features, _ in batches]), torch.cat(logits)
-
-
-def head_request(config: Settings, data: ImageData) -> HeadRequest:
-    """What the head of a run is made for."""
-    return HeadRequest(
-        features=config.features,
-        tasks=data.tasks,
-        labels=data.train.labels,
-        own_samples=has_own_samples(data.train.labels),
-        scale=config.scale,
-        learn_scale=config.learn_scale,
-        bias=config.bias,
-        feature_norm=config.feature_norm,
-    )

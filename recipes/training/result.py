@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
-from recipes.data import ImageData
+from etf_heads.surgery import model_costs
+from recipes.data.images import ImageData
 from recipes.storage import read_json, write_json, writing
+from recipes.training.building import build_network
 from recipes.training.network import Network
 from recipes.training.settings import RunConfig
 
@@ -121,7 +123,7 @@ def write_weights(network: nn.Module, run_dir: Path) -> Path:
 
 def trained_network(config: RunConfig, data: ImageData) -> Network:
     """The network that a finished run left, on the device of the data."""
-    network = Network(config, data)
+    network = build_network(config, data)
     load_model(network, str(config.run_dir / WEIGHTS))
     return network.to(data.train.images.device)
 
@@ -135,12 +137,12 @@ def class_cosines(weight: Tensor, tasks: Mapping[str, int]) -> list[list[float]]
     return [[round(c, 4) for c in row] for row in (vectors @ vectors.T).tolist()]
 
 
-def counts(network: nn.Module, optimizer: Optimizer, weights: Path) -> dict[str, int]:
-    """What the head costs: parameters, and bytes in checkpoints and in the optimiser's state."""
-    state = (v for values in optimizer.state.values() for v in values.values())
+def counts(network: Network, optimizer: type[Optimizer]) -> dict[str, int]:
+    """What head and model cost: parameters, and bytes in checkpoints and the optimiser's state."""
+    model = model_costs(network, optimizer)
     return {
         "head_parameters": sum(p.numel() for p in network.head.parameters()),
-        "model_parameters": sum(p.numel() for p in network.parameters()),
-        "checkpoint_bytes": weights.stat().st_size,
-        "optimizer_state_bytes": sum(v.nbytes for v in state if isinstance(v, Tensor)),
+        "model_parameters": model.parameters,
+        "checkpoint_bytes": model.checkpoint_bytes,
+        "optimizer_state_bytes": model.optimizer_state_bytes,
     }

@@ -15,7 +15,9 @@ from recipes.training.heads import HEADS
 from recipes.training.weighting import WEIGHTINGS
 
 if TYPE_CHECKING:
-    DataName = HeadName = WeightingName = str
+    DataName = str
+    HeadName = str
+    WeightingName = str
 else:  # the registries are the only list of names; --help and the parser read them
     DataName = tyro.extras.literal_type_from_choices(DATASETS)
     HeadName = tyro.extras.literal_type_from_choices(HEADS)
@@ -49,8 +51,10 @@ class Settings(DataOptions):
         weighting: how the tasks' losses become one step. "equal" adds them up; uncertainty, dwa and
             famo weigh them; mgda, pcgrad and fairgrad weigh their gradients in the backbone.
         epochs: passes over the training images.
-        batch_size: images an optimiser step, over all processes and accumulation steps together:
-            the same run on more processes takes the same steps.
+        batch_size: images an optimiser step, over all processes and accumulation steps together.
+            Order, augmentation and loss are the same on any number of processes; statistics of
+            batch normalisation are those of each process's share of the batch, so steps differ
+            by them where a backbone, or feature_norm "batch", has any.
         lr: highest learning rate of AdamW; it rises over the first tenth of the run and falls to
             zero along a cosine.
         weight_decay: of AdamW, on matrices and convolutions (biases and norms have none). Learned
@@ -234,7 +238,7 @@ def _full_size(name: str, text: str, **settings: Any) -> tuple[str, RunConfig]:
     5e-4; Papyan, Han and Donoho, PNAS 2020; Zhu et al., NeurIPS 2021): lr times weight_decay, by
     which each step shrinks the weights, is theirs. These numbers were not tuned.
     """
-    full = {
+    full: dict[str, Any] = {
         "backbone": "resnet18",
         "width": 64,
         "features": 512,

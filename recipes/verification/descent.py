@@ -145,7 +145,9 @@ def descend(problem: Problem, seed: int, steps: int) -> _End:
 
     optimizer.step(closure)
     taken = optimizer.state[parameters[0]]["n_iter"]
-    return _End(models, taken, max(float(p.grad.abs().max()) for p in parameters))
+    return _End(
+        models, taken, max(float(p.grad.abs().max()) for p in parameters if p.grad is not None)
+    )
 
 
 def cosines_of(gram: Tensor, theory: Tensor) -> Tensor:

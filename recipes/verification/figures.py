@@ -142,7 +142,7 @@ def _error_bars(
     *,
     joined: bool = False,
 ) -> None:
-    means = [value["mean"] for value in values]
+    means = [value["mean"] or 0.0 for value in values]
     halves = [value["half"] or 0.0 for value in values]  # 0: a single seed
     style = "o-" if joined else "o"
     ax.errorbar(

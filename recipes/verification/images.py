@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from recipes.comparison.summary import interval
-from recipes.data import ImageData, ImageSet, load_data
+from recipes.data import load_data
+from recipes.data.images import ImageData, ImageSet
 from recipes.training.network import Network, evaluate
 from recipes.training.result import RunResult, trained_network
 from recipes.training.settings import RunConfig

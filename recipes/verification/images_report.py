@@ -88,7 +88,8 @@ def _accuracy_in_words(summary: Summary, rival: str) -> str:
     heads = summary["heads"]
     if heads[rival][0]["balanced"]["half"] is None:
         return f"With one seed, no more can be said of “correlated” and “{rival}”."
-    better, worse = [], []
+    better: list[str] = []
+    worse: list[str] = []
     for share, mine, other in zip(
         summary["shares"], heads["correlated"], heads[rival], strict=True
     ):
@@ -135,7 +136,7 @@ def write_images_report(summary: Summary, path: Path) -> None:
     write_page(Path(__file__).with_name("images.html.jinja"), context, path)
 
 
-def _number(value: Mapping[str, float | None], unit: int = 1) -> str:
+def _number(value: Mapping[str, Any], unit: int = 1) -> str:
     """Mean and interval, where there is one: to 0.001, or to 0.01 percent with a unit of 100."""
     digits = 3 if unit == 1 else 2
     half = value["half"] or 0.0

@@ -13,11 +13,13 @@ from itertools import count
 import torch
 from torch import nn
 
+import recipes.training.augmentation
+import recipes.training.checkpoint
 import recipes.training.engine
-import recipes.training.manifest
 import recipes.training.result
+from recipes.command import FAULTS
 from recipes.training.backbones import BACKBONES
-from recipes.training.engine import FAULTS, train
+from recipes.training.engine import train
 from recipes.training.result import RunResult
 from recipes.training.settings import PRESETS
 
@@ -152,14 +154,14 @@ def _on_call(module, name, number, *, before=True):
 
 MOMENTS = {
     "before the first record": lambda: _on_call(recipes.training.engine, "measure", 1),
-    "before the first checkpoint": lambda: _on_call(recipes.training.engine, "random_shift", 4),
-    "in mid-epoch": lambda: _on_call(recipes.training.engine, "random_shift", 10),
-    "writing a checkpoint": lambda: _on_call(recipes.training.manifest, "sha256", 2),
+    "before the first checkpoint": lambda: _on_call(recipes.training.augmentation, "shifted", 4),
+    "in mid-epoch": lambda: _on_call(recipes.training.augmentation, "shifted", 10),
+    "writing a checkpoint": lambda: _on_call(recipes.training.checkpoint, "sha256", 2),
     "before a checkpoint is moved": lambda: _on_call(
-        recipes.training.manifest, "write_json", 1, before=False
+        recipes.training.checkpoint, "write_json", 1, before=False
     ),
     "measuring an epoch": lambda: _on_call(recipes.training.engine, "measure", 1),
-    "in the second epoch": lambda: _on_call(recipes.training.engine, "random_shift", 16),
+    "in the second epoch": lambda: _on_call(recipes.training.augmentation, "shifted", 16),
     "writing the weights": lambda: _on_call(recipes.training.result, "save_model", 1, before=False),
     "writing the result": lambda: _on_call(recipes.training.result, "write_json", 1),
 }

@@ -13,7 +13,7 @@ from recipes.conversion.config import ConvertConfig
 from recipes.conversion.report import convert_table, convert_verdict
 from recipes.conversion.summary import Converted, summarise
 from recipes.conversion.swap import CONVERSIONS, KEPT, swapped
-from recipes.data import multi_digits
+from recipes.data.digits import multi_digits
 from recipes.training.engine import train
 from recipes.training.result import RunResult, trained_network, write_weights
 

@@ -3,8 +3,9 @@ import torch
 from recipe_checks import scans_of
 from sklearn.datasets import load_digits
 
-from recipes.data import multi_digits, side_by_side, split_by_class
-from recipes.training.augmentation import Standardise, batch_generator, random_shift
+from recipes.data.digits import multi_digits
+from recipes.data.pairs import side_by_side, split_by_class
+from recipes.training.augmentation import Augmentation, Standardise, shifted
 
 pytestmark = pytest.mark.recipes
 
@@ -68,34 +69,39 @@ def test_pairs_of_unequal_images_are_put_left_and_right():
 
 def test_a_batch_is_fetched_in_one_piece():
     data = multi_digits().test
-    images, labels = data.__getitems__([5, 3])
+    images, labels, chosen = data.__getitems__([5, 3])
+    assert chosen.tolist() == [5, 3]
     assert torch.equal(images, data.images[[5, 3]])
     assert torch.equal(labels, data.labels[[5, 3]])
 
 
-def test_shifts_depend_on_the_moment_only():
-    images = multi_digits().test.images[:64]
-    cpu = torch.device("cpu")
-    once = random_shift(images, 1, batch_generator(cpu, 0, 1, 2, 0))
-    again = random_shift(images, 1, batch_generator(cpu, 0, 1, 2, 0))
-    other = random_shift(images, 1, batch_generator(cpu, 0, 2, 1, 0))
-    assert torch.equal(once, again)
-    assert not torch.equal(once, other)
+def augmented(images, epoch, chosen, seed=0):
+    augment = Augmentation(len(images), 1, flip=True, seed=seed, device=torch.device("cpu"))
+    augment.start_epoch(epoch)
+    return augment(images[chosen], chosen)
+
+
+def test_augmentation_depends_on_seed_epoch_and_image_only():
+    images, every = multi_digits().test.images[:64], torch.arange(64)
+    whole = augmented(images, 1, every)
+    assert torch.equal(augmented(images, 1, every[[9, 3, 40]]), whole[[9, 3, 40]])
+    for other in (augmented(images, 2, every), augmented(images, 1, every, seed=1)):
+        assert not torch.equal(whole, other)
 
 
 def test_a_shift_moves_whole_images_and_brings_in_black():
     images = torch.full((200, 2, 4, 6), 7, dtype=torch.uint8)
     images[:, :, 1:3, 2:4] = 9
-    shifted = random_shift(images, 1, batch_generator(torch.device("cpu"), 0))
-    assert shifted.dtype == torch.uint8
-    assert shifted.shape == images.shape
+    moved = shifted(images, torch.randint(3, (2, 200)), 1)
+    assert moved.dtype == torch.uint8
+    assert moved.shape == images.shape
     corners = set()
-    for image in shifted:
+    for image in moved:
         assert (image == 9).sum() == 2 * 4
         assert torch.equal(image[0], image[1])
         corners.add(tuple((image[0] == 9).nonzero()[0].tolist()))
     assert corners == {(y, x) for y in (0, 1, 2) for x in (1, 2, 3)}
-    assert (shifted == 0).any()
+    assert (moved == 0).any()
 
 
 def test_standardised_images_have_mean_0_and_deviation_1():

@@ -8,8 +8,9 @@ from data_files import digits, pictures, write_celeba, write_cifar, write_folder
 from PIL import Image
 from torchvision import datasets
 
-from recipes.data import DataOptions, load_data, read_tasks
-from recipes.data._pictures import Pictures
+from recipes.data import DataOptions, load_data
+from recipes.data.folder import read_tasks
+from recipes.data.pictures import Pictures
 
 pytestmark = pytest.mark.recipes
 
@@ -172,7 +173,7 @@ def test_lists_of_classes_make_tasks_with_samples_of_their_own(folder):
     assert data.tasks == {"animals": 2, "plants": 2}
     rows, counts = data.train.labels.unique(dim=0, return_counts=True)
     found = {tuple(row): n for row, n in zip(rows.tolist(), counts.tolist(), strict=True)}
-    assert found == {(1, -1): 6, (0, -1): 6, (-1, 0): 4, (-1, 1): 4}
+    assert found == {(1, -100): 6, (0, -100): 6, (-100, 0): 4, (-100, 1): 4}
 
 
 def test_labels_of_classes_make_tasks_on_the_same_images(folder):

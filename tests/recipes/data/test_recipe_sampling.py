@@ -7,7 +7,8 @@ from data_files import write_folder
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recipes.data import DataOptions, allocate, choose, load_data
+from recipes.data import DataOptions, load_data
+from recipes.data.sampling import allocate, choose
 
 pytestmark = pytest.mark.recipes
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from recipes.claims import CLAIMS
+from recipes.claims import find_claim
 from recipes.claims.report import write_claim
 from recipes.comparison.report import write_report
 from recipes.conversion.report import write_convert_report
@@ -20,7 +20,7 @@ HOSTILE = "$\\frac{x_$ --></svg><script>alert('1')</script> & \"quoted\" {{ 7 * 
 
 
 def single_source(result, path):
-    write_claim(CLAIMS["single-source"], result, path)
+    write_claim(find_claim("single-source"), result, path)
 
 
 PAGES = {

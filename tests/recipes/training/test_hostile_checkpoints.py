@@ -12,11 +12,10 @@ import torch
 from recipe_checks import rewrite_manifest
 from recipe_runs import TINY
 
-from recipes.data import read_tasks
+from recipes.data.folder import read_tasks
 from recipes.storage import sha256
-from recipes.training.checkpoint import newest_checkpoint
+from recipes.training.checkpoint import MANIFEST, newest_checkpoint
 from recipes.training.engine import train
-from recipes.training.manifest import MANIFEST
 from recipes.training.result import CONFIG, RESULT, RunResult
 from recipes.training.settings import CompareConfig, RunConfig
 from tests.hostile import SECONDS, Bomb
@@ -85,36 +84,6 @@ def test_another_kind_of_content_is_refused(name, stopped):
         forge(checkpoint)
         with pytest.raises(ValueError, match="cannot be loaded"):
             train(stopped)
-
-
-MANIFESTS = {
-    "names outside": lambda m: m["sha256"].update({"../../../../etc/passwd": "0" * 64}),
-    "an endless device": lambda m: m["sha256"].update({"/dev/zero": "0" * 64}),
-    "a file that it does not have": lambda m: m["sha256"].update({"extra.pkl": "0" * 64}),
-    "a file that it does not name": lambda m: m["sha256"].pop("optimizer.bin"),
-    "digests that are no text": lambda m: m["sha256"].update({"optimizer.bin": [1]}),
-    "a list of files": lambda m: m.update(sha256=[]),
-    "another format": lambda m: m.update(format="../../x"),
-    "processes that are no number": lambda m: m.update(processes={"x": 1}),
-    "no processes": lambda m: m.pop("processes"),
-    "a key too much": lambda m: m["progress"].update(more=1),
-    "an epoch before the first": lambda m: m["progress"].update(epoch=-1),
-    "an epoch that is text": lambda m: m["progress"].update(epoch="<script>"),
-    "an epoch that was not recorded": lambda m: m["progress"].update(epoch=10**15),
-    "a step that is no integer": lambda m: m["progress"].update(step=1e308),
-    "a history that is none": lambda m: m["progress"].update(history=7),
-    "a history of other things": lambda m: m["progress"].update(history=[1, 2]),
-    "a weighting that is none": lambda m: m["progress"].update(weighting=[]),
-    "seconds that are NaN": lambda m: m["progress"].update(train_seconds=float("nan")),
-    "no progress": lambda m: m.update(progress=None),
-}
-
-
-@pytest.mark.parametrize("name", MANIFESTS)
-def test_hostile_manifests_are_skipped_with_a_warning(name, stopped):
-    checkpoint = checkpoint_of(stopped)
-    rewrite_manifest(checkpoint, MANIFESTS[name])
-    skipped(stopped)
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "NaN", "[]", "null", "\x00"])

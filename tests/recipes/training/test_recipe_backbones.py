@@ -6,10 +6,10 @@ from recipe_runs import TINY
 from torch import nn
 from torchvision import models
 
-from recipes.data import multi_digits
+from recipes.data.digits import multi_digits
 from recipes.training.backbones import BACKBONES, backbone
+from recipes.training.building import build_network
 from recipes.training.engine import train
-from recipes.training.network import Network
 from recipes.training.settings import PRESETS
 
 pytestmark = pytest.mark.recipes
@@ -77,5 +77,5 @@ def test_large_backbones_train_on_small_images(name, tmp_path):
     before, after = result.history
     assert after["train"]["loss"] != before["train"]["loss"]
     assert result.counts["model_parameters"] == sum(
-        p.numel() for p in Network(config, multi_digits()).parameters()
+        p.numel() for p in build_network(config, multi_digits()).parameters()
     )

@@ -8,7 +8,7 @@ from recipe_runs import TINY, kill_in_mid_epoch, metrics, weights
 from safetensors.torch import load_file
 from torch import nn
 
-from recipes.data import multi_digits
+from recipes.data.digits import multi_digits
 from recipes.training.backbones import BACKBONES
 from recipes.training.engine import train
 from recipes.training.result import trained_network

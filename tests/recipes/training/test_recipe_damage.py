@@ -137,12 +137,12 @@ def test_a_checkpoint_of_a_later_version_is_refused_and_stays(unfinished):
     _, newest = checkpoints(unfinished)
 
     def later(manifest):
-        manifest["format"] = 3
+        manifest["format"] = 4
         manifest["sha256"] = "all in one"
 
     rewrite_manifest(newest, later)
     before = files_below(unfinished.run_dir)
-    with pytest.raises(ValueError, match=f"{newest.name} has the format 3, .* reads 2: resume"):
+    with pytest.raises(ValueError, match=f"{newest.name} has the format 4, .* reads 3: resume"):
         train(unfinished)
     assert files_below(unfinished.run_dir) == before
 

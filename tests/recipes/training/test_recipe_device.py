@@ -12,7 +12,7 @@ import torch
 from recipe_runs import TINY
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from recipes.data import ImageData, ImageSet
+from recipes.data.images import ImageData, ImageSet
 from recipes.training.engine import Run
 from recipes.training.processes import make_accelerator
 

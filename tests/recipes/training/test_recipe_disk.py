@@ -13,8 +13,8 @@ import torch
 from recipe_runs import error_file, files_below, free_port, metrics, run, start, weights
 
 import recipes.train
+import recipes.training.checkpoint
 import recipes.training.engine
-import recipes.training.manifest
 import recipes.training.result
 from recipes.storage import write_json
 from recipes.training.engine import train
@@ -87,7 +87,7 @@ FULL = {
     "a checkpoint's directory": (*CHECKPOINT, 3, 0, r"epoch00001-step0000000\.partial"),
     "a checkpoint's weights": (*CHECKPOINT, 3, 16384, r"epoch00001-step0000000\.partial"),
     "a checkpoint's optimiser": (*CHECKPOINT, 3, 40960, r"epoch00001-step0000000\.partial"),
-    "a checkpoint's manifest": (recipes.training.manifest, "write_json", 3, 0, r"manifest\.json"),
+    "a checkpoint's manifest": (recipes.training.checkpoint, "write_json", 3, 0, r"manifest\.json"),
     "the weights": (recipes.training.engine, "write_weights", 1, 4096, r"model\.safetensors"),
     "the result": (recipes.training.result, "asdict", 1, 0, r"result\.json"),
 }

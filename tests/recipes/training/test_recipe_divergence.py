@@ -13,12 +13,12 @@ from safetensors.torch import load_file
 
 import recipes.train
 import recipes.training.engine
-import recipes.training.weighting
+import recipes.training.weighting._strategy
 from recipes.data import load_data
+from recipes.training.building import build_network
 from recipes.training.checkpoint import newest_checkpoint
 from recipes.training.engine import train
 from recipes.training.heads import HEADS
-from recipes.training.measure import multitask_loss
 from recipes.training.network import Network
 from recipes.training.processes import all_finite, make_accelerator
 from recipes.training.weighting import WEIGHTINGS
@@ -53,11 +53,13 @@ def poison(monkeypatch, step, value):
     """Make the loss of one step NaN or infinite, and with it the gradient."""
     calls = count(1)
 
-    def poisoned(logits, labels):
-        loss = multitask_loss(logits, labels)
+    losses = Network.losses
+
+    def poisoned(*batch, **options):
+        loss = losses(*batch, **options)
         return loss * value if next(calls) == step else loss
 
-    monkeypatch.setattr(recipes.training.weighting, "multitask_loss", poisoned)
+    monkeypatch.setattr(Network, "losses", poisoned)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +98,7 @@ def test_no_good_checkpoint_is_replaced_by_one_of_a_run_that_diverged(  # noqa: 
 
 def test_statistics_that_are_not_finite_stop_a_run_too(tmp_path):
     def spoiled(config, data):
-        network = Network(config, data)
+        network = build_network(config, data)
         network.backbone[1].running_var[0] = math.inf
         return network
 
@@ -125,7 +127,7 @@ def test_every_head_is_finite_before_training(name):
     config = replace(SMALL, head=name)
     data = load_data(config.data, config)
     set_seed(0)
-    network = Network(config, data)
+    network = build_network(config, data)
     accelerator = make_accelerator(config)
     assert all_finite(accelerator, network)
     next(network.backbone.parameters()).data.view(-1)[-1] = math.nan
@@ -135,7 +137,7 @@ def test_every_head_is_finite_before_training(name):
 @pytest.fixture
 def scaled(monkeypatch):
     """Runs on a CPU scale their loss, as with fp16; by how much after each step is in the list."""
-    scales, after_step = [], recipes.training.weighting.EqualWeighting.after_step
+    scales, after_step = [], recipes.training.weighting._strategy.EqualWeighting.after_step
 
     def make(config):
         accelerator = make_accelerator(config)
@@ -147,7 +149,7 @@ def scaled(monkeypatch):
         after_step(self, images, labels)
 
     monkeypatch.setattr(recipes.training.engine, "make_accelerator", make)
-    monkeypatch.setattr(recipes.training.weighting.EqualWeighting, "after_step", noted)
+    monkeypatch.setattr(recipes.training.weighting._strategy.EqualWeighting, "after_step", noted)
     return scales
 
 

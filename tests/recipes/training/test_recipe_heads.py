@@ -4,12 +4,13 @@ import pytest
 import torch
 from recipe_runs import TINY
 from safetensors.torch import load_file
+from torch.nn import functional as F
 
 from recipes.data import load_data
+from recipes.training.building import build_network
 from recipes.training.engine import train
 from recipes.training.heads import HEADS
-from recipes.training.network import Network
-from recipes.training.weighting import EqualWeighting
+from recipes.training.weighting._strategy import EqualWeighting
 
 pytestmark = pytest.mark.recipes
 
@@ -27,7 +28,7 @@ def test_every_head_trains(head, tmp_path):
 def test_heads_observe_in_training_only(head):
     config = replace(TINY, head=head)
     data = load_data(config.data, config)
-    network = Network(config, data)
+    network = build_network(config, data)
     images, labels = data.train.images[::100], data.train.labels[::100]  # one of each pair
     before = network.head.weight.clone()
     network.eval()(images, labels)
@@ -61,13 +62,14 @@ def test_training_logits_rise_over_the_epochs_asked_for(monkeypatch, tmp_path):
     assert shares == [min(1, step / 20) for step in range(1, 41)]
 
 
-def test_only_training_logits_are_shared_out():
-    config = replace(TINY, head="compound", feature_norm=None)
-    network = Network(config, load_data(config.data, config))
-    features = torch.randn(4, config.features)
-    whole = network.train().classify(features)
-    network.logit_share = 0.25
-    part, evaluated = network.classify(features), network.eval().classify(features)
-    for task, logits in whole.items():
-        assert torch.equal(part[task], 0.25 * logits)
-        assert torch.equal(evaluated[task], logits)
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("share", [0.25, 1.0])
+def test_losses_are_those_of_a_share_of_the_logits(head, share):
+    config = replace(TINY, head=head)
+    data = load_data(config.data, config)
+    network = build_network(config, data).eval()
+    images, labels = data.train.images[::100], data.train.labels[::100]
+    network.logit_share = share
+    logits = network.features_and_logits(images)[1].values()
+    expected = [F.cross_entropy(share * z, y) for z, y in zip(logits, labels.T, strict=True)]
+    torch.testing.assert_close(network(images, labels), torch.stack(expected))

@@ -13,10 +13,13 @@ from etf_heads.collapse import SingleTaskCollapse
 from recipes.comparison.report import MEASURES, table, write_report
 from recipes.comparison.summary import compare
 from recipes.data import load_data
-from recipes.training.augmentation import batch_generator, random_flip
+from recipes.data.images import NO_LABEL
+from recipes.training.augmentation import Augmentation
+from recipes.training.building import build_network
 from recipes.training.engine import train
 from recipes.training.heads import HEADS
-from recipes.training.measure import measure, multitask_loss
+from recipes.training.loss import mean_cross_entropies
+from recipes.training.measure import measure
 from recipes.training.network import Network
 from recipes.training.result import RunResult, terminal_epoch
 
@@ -41,25 +44,35 @@ def batch(config):
 def test_the_loss_is_the_mean_over_the_labelled_images_of_each_task():
     logits = {"a": torch.randn(6, 3), "b": torch.randn(6, 4)}
     labels = torch.tensor([[0, -1], [2, -1], [-1, 3], [1, 0], [-1, -1], [2, -1]])
+    labels = labels.where(labels >= 0, NO_LABEL)
     first, second = labels[:, 0] >= 0, labels[:, 1] >= 0
     expected = F.cross_entropy(logits["a"][first], labels[first, 0])
     expected += F.cross_entropy(logits["b"][second], labels[second, 1])
-    torch.testing.assert_close(multitask_loss(logits, labels), expected)
+    torch.testing.assert_close(mean_cross_entropies(logits, labels).sum(), expected)
 
 
 def test_a_task_without_labels_adds_no_loss_and_no_gradient():
     logits = {"a": torch.randn(4, 3, requires_grad=True), "b": torch.randn(4, 2)}
-    labels = torch.tensor([[-1, 0], [-1, 1], [-1, 1], [-1, 0]])
-    loss = multitask_loss(logits, labels)
+    labels = torch.tensor([[NO_LABEL, 0], [NO_LABEL, 1], [NO_LABEL, 1], [NO_LABEL, 0]])
+    loss = mean_cross_entropies(logits, labels).sum()
     torch.testing.assert_close(loss, F.cross_entropy(logits["b"], labels[:, 1]))
     loss.backward()
     assert torch.equal(logits["a"].grad, torch.zeros(4, 3))
 
 
+@pytest.mark.parametrize("name", HEADS)
+def test_every_head_has_the_loss_of_its_logits(config, name):
+    data, images, labels = batch(config)
+    network = build_network(replace(config, head=name), data).eval()
+    found = network(images, labels)
+    logits = network.features_and_logits(images)[1]
+    torch.testing.assert_close(found, mean_cross_entropies(logits, labels))
+
+
 def test_measures_are_those_of_each_task_on_its_own_images(config):
     data = load_data(config.data, config)
     torch.manual_seed(0)
-    network = Network(replace(config, head="learned-norm"), data)
+    network = build_network(replace(config, head="learned-norm"), data)
     row = measure(Accelerator(cpu=True), network, data)
     network.eval()
     with torch.inference_mode():
@@ -89,20 +102,26 @@ def test_measures_are_those_of_each_task_on_its_own_images(config):
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_every_head_trains_two_epochs_of_tasks_with_their_own_samples(config, name, tmp_path):
-    settings = {"head": name, "batch_size": 40, "checkpoint_every": 0, "output": tmp_path / "run"}
+def test_every_head_trains_on_tasks_with_their_own_samples(config, name, tmp_path):
+    settings = {
+        "head": name,
+        "batch_size": 40,
+        "epochs": 4,
+        "checkpoint_every": 0,
+        "output": tmp_path / "run",
+    }
     history = train(replace(config, **settings)).history
-    assert [row["epoch"] for row in history] == [0, 1, 2]
-    assert history[2]["train"]["loss"] < history[0]["train"]["loss"]
-    assert all(math.isfinite(v) for v in history[2]["collapse"].values())
-    assert set(history[2]["test"]["accuracy"]) == {"first", "second"}
+    assert [row["epoch"] for row in history] == [0, 1, 2, 3, 4]
+    assert history[4]["train"]["loss"] < history[0]["train"]["loss"]
+    assert all(math.isfinite(v) for v in history[4]["collapse"].values())
+    assert set(history[4]["test"]["accuracy"]) == {"first", "second"}
 
 
 def test_fixed_heads_let_tasks_share_dimensions(config):
     data = load_data(config.data, config)
     narrow = replace(config, features=2)  # two tasks on the same images would need three
     for name in ("compound", "correlated", "nearest"):
-        frame = Network(replace(narrow, head=name), data).head.weight
+        frame = build_network(replace(narrow, head=name), data).head.weight
         cosines = frame[:3] @ frame[:3].T
         torch.testing.assert_close(cosines, 1.5 * torch.eye(3) - 0.5, atol=1e-5, rtol=0)
 
@@ -110,14 +129,14 @@ def test_fixed_heads_let_tasks_share_dimensions(config):
 @pytest.mark.parametrize("name", ["compound", "nearest"])
 def test_biases_are_those_of_all_tasks(config, name):
     data = load_data(config.data, config)
-    assert Network(replace(config, head=name), data).head.bias is None
-    assert Network(replace(config, head=name, bias=True), data).head.bias.shape == (5,)
+    assert build_network(replace(config, head=name), data).head.bias is None
+    assert build_network(replace(config, head=name, bias=True), data).head.bias.shape == (5,)
 
 
 def test_the_correlated_head_is_the_optimum_of_each_task_alone(config):
     skewed = replace(config, head="correlated", imbalance=5)
     data = load_data(skewed.data, skewed)
-    frame = Network(skewed, data).head.weight
+    frame = build_network(skewed, data).head.weight
     for column, rows in ((0, slice(0, 3)), (1, slice(3, 5))):
         labels = data.train.labels[:, column]
         counts = labels[labels >= 0].bincount()
@@ -128,8 +147,9 @@ def test_the_correlated_head_is_the_optimum_of_each_task_alone(config):
 
 def test_the_nearest_head_observes_each_task_on_its_own_images(config):
     data, images, labels = batch(config)
-    network = Network(replace(config, head="nearest"), data).train()
-    logits = network(images, labels)
+    network = build_network(replace(config, head="nearest"), data).train()
+    columns = dict(zip(data.tasks, labels.T, strict=True))
+    logits = network.head(network.features(images), columns)
     with torch.no_grad():
         features = network.head.norm.train()(network.backbone(network.standardise(images)))
     for column, task in enumerate(data.tasks):
@@ -142,11 +162,11 @@ def test_the_nearest_head_observes_each_task_on_its_own_images(config):
         assert not logits[task][~own].any()
 
 
-def test_a_mirrored_batch_is_mirrored_by_the_moment_only():
+def test_half_of_the_images_are_mirrored():
     images = torch.arange(200 * 2 * 3 * 4).reshape(200, 2, 3, 4).to(torch.uint8)
-    cpu = torch.device("cpu")
-    once = random_flip(images, batch_generator(cpu, 0, 1, 2, 0))
-    assert torch.equal(once, random_flip(images, batch_generator(cpu, 0, 1, 2, 0)))
+    augment = Augmentation(200, 0, flip=True, seed=0, device=torch.device("cpu"))
+    augment.start_epoch(1)
+    once = augment(images, torch.arange(200))
     kept = (once == images).flatten(1).all(1)
     mirrored = (once == images[..., [3, 2, 1, 0]]).flatten(1).all(1)
     assert (kept ^ mirrored).all()
@@ -158,7 +178,7 @@ def test_a_run_without_augmentation_sees_the_images_as_they_are(config, monkeypa
     known, seen = {bytes(i.flatten().tolist()) for i in data.train.images}, []
     forward = Network.forward
 
-    def spy(network, images, labels=None):
+    def spy(network, images, labels):
         seen.extend(bytes(i.flatten().tolist()) for i in images)
         return forward(network, images, labels)
 

@@ -12,12 +12,12 @@ from recipe_runs import TINY
 from safetensors.torch import load_file, load_model
 from tensorboard.backend.event_processing import event_accumulator as reader
 
-from recipes.data import multi_digits
+from recipes.data.digits import multi_digits
 from recipes.storage import write_json
+from recipes.training.building import build_network
 from recipes.training.engine import train
 from recipes.training.heads import HEADS
 from recipes.training.measure import measure
-from recipes.training.network import Network
 from recipes.training.processes import make_accelerator, tracker_scalars
 from recipes.training.result import RunResult, class_cosines
 
@@ -64,7 +64,7 @@ def test_history_has_a_record_before_training_and_one_an_epoch(result):
 
 def test_counts_are_those_of_the_saved_weights(result):
     weights = Path(result.config["output"]) / "model.safetensors"
-    network = Network(replace(SHORT, head="learned-norm"), multi_digits())
+    network = build_network(replace(SHORT, head="learned-norm"), multi_digits())
     load_model(network, weights)
     assert result.counts["head_parameters"] == 20 * 20 + 20
     assert result.counts["model_parameters"] == sum(p.numel() for p in network.parameters())
@@ -97,7 +97,7 @@ def test_provenance_names_code_machine_and_libraries(result):
 def test_every_head_trains_and_a_fixed_one_learns_nothing(name):
     data = multi_digits()
     torch.manual_seed(0)
-    network = Network(replace(SHORT, head=name), data)
+    network = build_network(replace(SHORT, head=name), data)
     features, logits = network.features_and_logits(data.train.images[:100])
     dense = features @ network.head.weight.mT
     if network.head.bias is not None:
@@ -158,7 +158,7 @@ def test_two_processes_measure_what_one_measures(result, tmp_path):
 
     # The network that two processes trained, measured by one.
     data = multi_digits()
-    network = Network(config, data)
+    network = build_network(config, data)
     load_model(network, config.run_dir / "model.safetensors")
     one = measure(make_accelerator(config), network, data)
     assert flat(two.history[-1]) == pytest.approx(flat(one), rel=1e-4)

@@ -11,7 +11,8 @@ import torch
 from recipe_checks import scans_of
 
 from etf_heads.theory import binary_cosine
-from recipes.data import SHARES, TRAIN_BINARY, binary_digits
+from recipes.data import SHARES
+from recipes.data.digits import TRAIN_BINARY, binary_digits
 from recipes.provenance import provenance
 from recipes.verification.config import Grid, Images
 from recipes.verification.descent import check

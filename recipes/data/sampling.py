@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from recipes.data._images import has_own_samples
-from recipes.data._options import DataOptions
+from recipes.data.images import NO_LABEL, has_own_samples
+from recipes.data.options import DataOptions
 
 ROUNDING = 1e-6
 """Shares of images that count as nothing: the arithmetic leaves smaller ones."""
@@ -36,7 +36,7 @@ def choose(
     """Indices of the images to take, in their order, drawn with a fixed seed in each label tuple.
 
     Args:
-        labels: (N, T), -1 for none.
+        labels: (N, T), ``NO_LABEL`` for none.
         tasks: number of classes by task name.
         options: how label tuples are to be distributed; as they are, if it does not say.
         total: at most so many images; None for as many as there are.
@@ -108,7 +108,7 @@ def allocate(tuples: Tensor, weights: Tensor, available: Tensor, total: int | No
     exact = shares * total
     numbers = (exact + ROUNDING).floor().long()
     remainders = (exact - numbers).div(ROUNDING).round().tolist()
-    squares = (tuples.sum(1) % (int(tuples.max()) + 1)).tolist()
+    squares = (tuples.clamp(min=-1).sum(1) % (int(tuples.max()) + 1)).tolist()
     order = sorted(range(len(tuples)), key=lambda g: (-remainders[g], squares[g], g))
     numbers[order[: total - int(numbers.sum())]] += 1
     return numbers
@@ -132,7 +132,7 @@ def check_complete(tasks: Mapping[str, int], train: Tensor, test: Tensor) -> Non
                 f"no training image has label {missing[0]} of task {task!r}: take more "
                 "--train-images, less --imbalance, or other classes"
             )
-        if not (test[:, column] >= 0).any():
+        if not (test[:, column] != NO_LABEL).any():
             raise ValueError(f"no test image has a label of task {task!r}: take more --test-images")
 
 

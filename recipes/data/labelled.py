@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from recipes.data._images import ImageData, ImageSet
-from recipes.data._options import DataOptions
-from recipes.data._pictures import Pictures
-from recipes.data._sampling import check_complete, choose, fewer_classes
+from recipes.data.images import NO_LABEL, ImageData, ImageSet
+from recipes.data.options import DataOptions
+from recipes.data.pictures import Pictures
+from recipes.data.sampling import check_complete, choose, fewer_classes
 
 
 def labelled(
@@ -21,7 +21,7 @@ def labelled(
     Training images are shifted by up to an eighth of their side.
 
     Args:
-        train: pictures with labels (N, T), -1 for none.
+        train: pictures with labels (N, T), ``NO_LABEL`` for none.
         test: the same, held out.
         tasks: number of classes by task name.
         options: which images to take.
@@ -66,6 +66,6 @@ def split(labels: Tensor, task_of: Tensor, label_of: Tensor) -> Tensor:
         task_of: task of each class.
         label_of: label of each class in its task.
     """
-    columns = labels.new_full((len(labels), int(task_of.max()) + 1), -1)
+    columns = labels.new_full((len(labels), int(task_of.max()) + 1), NO_LABEL)
     columns[torch.arange(len(labels)), task_of[labels]] = label_of[labels]
     return columns

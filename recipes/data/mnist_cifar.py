@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from recipes.data._images import ImageData
-from recipes.data._labelled import crossed, labelled, one_task, split
-from recipes.data._options import DataOptions
-from recipes.data._pairs import composed, in_corners
-from recipes.data._pictures import Mode, Pictures, read_folder
-from recipes.data._sampling import fewer_classes
+from recipes.data.images import ImageData
+from recipes.data.labelled import crossed, labelled, one_task, split
+from recipes.data.options import DataOptions
+from recipes.data.pairs import composed, in_corners
+from recipes.data.pictures import Mode, Pictures, read_folder
+from recipes.data.sampling import fewer_classes
 
 
 def multi_mnist(options: DataOptions) -> ImageData:
@@ -100,7 +100,7 @@ def _read(source: str, classes: int, mode: Mode, options: DataOptions) -> list[P
 
 
 def _in_torchvision(source: str, train: bool, options: DataOptions) -> Pictures:
-    from torchvision import datasets  # noqa: PLC0415  (seconds to import)
+    from torchvision import datasets
 
     try:
         found = getattr(datasets, source)(options.root, train=train, download=options.download)

@@ -132,7 +132,7 @@ def read_folder(
 
 
 def _list(folder: Path) -> ImageFolder:
-    from torchvision.datasets import ImageFolder  # noqa: PLC0415  (seconds to import)
+    from torchvision.datasets import ImageFolder
 
     try:
         return ImageFolder(folder)

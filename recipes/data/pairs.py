@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recipes.data._images import ImageData, ImageSet
-from recipes.data._options import DataOptions
-from recipes.data._pictures import Pictures
-from recipes.data._sampling import allocate, check_complete, tuple_weights
+from recipes.data.images import ImageData, ImageSet
+from recipes.data.options import DataOptions
+from recipes.data.pictures import Pictures
+from recipes.data.sampling import allocate, check_complete, tuple_weights
 
 MOST_PERMUTED = 1 << 20
 

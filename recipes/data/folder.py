@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recipes.data._images import ImageData
-from recipes.data._labelled import labelled, split
-from recipes.data._options import DataOptions
-from recipes.data._pictures import read_folder
+from recipes.data.images import NO_LABEL, ImageData
+from recipes.data.labelled import labelled, split
+from recipes.data.options import DataOptions
+from recipes.data.pictures import read_folder
 from recipes.storage import read_json
 
 
@@ -43,11 +43,12 @@ def read_tasks(path: Path, classes: Sequence[str]) -> tuple[dict[str, int], Tens
     Args:
         path: the file: task names mapped to lists of classes, each class in exactly one task
             (multi-source, labelled in the order of the list); or to a label, a whole number or a
-            word, for every class (labels are numbered in sorted order).
+            word, for every class (labels are numbered in sorted order; null or -100 for none).
         classes: all there are.
 
     Returns:
-        Number of labels by task name, and the labels of each class, (classes, T), -1 for none.
+        Number of labels by task name, and the labels of each class, (classes, T), ``NO_LABEL`` for
+        none.
 
     Raises:
         ValueError: naming the file, and the task or class that is wrong.
@@ -90,11 +91,18 @@ def _mappings(
     sizes, columns = {}, []
     for name, mapping in tasks.items():
         _same_classes(path, list(mapping), classes)
-        if {type(label) for label in mapping.values()} not in ({int}, {str}):
+        given = [label for label in mapping.values() if label not in (None, NO_LABEL)]
+        if {type(label) for label in given} not in ({int}, {str}):
             raise ValueError(f"{path}: labels of task {name!r} must be all integers or all strings")
-        labels = sorted(set(mapping.values()))
+        labels = sorted(set(given))
+        if isinstance(labels[0], int) and labels[0] < 0:
+            raise ValueError(
+                f"{path}: task {name!r} has the label {labels[0]}, which is no class: labels are "
+                f"whole numbers from 0, and a class without one has null or {NO_LABEL}"
+            )
         sizes[name] = len(labels)
-        columns.append(torch.tensor([labels.index(mapping[k]) for k in classes]))
+        number = {label: k for k, label in enumerate(labels)}
+        columns.append(torch.tensor([number.get(mapping[k], NO_LABEL) for k in classes]))
     return sizes, torch.stack(columns, dim=1)
 
 

@@ -7,14 +7,11 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from recipes.data._images import ImageData
-from recipes.data._options import DataOptions
-from recipes.data._pairs import beside, composed, side_by_side, split_by_class
-from recipes.data._pictures import Pictures
-from recipes.data._sampling import fewer_classes
-
-SHARES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
-"""Shares of images with equal labels for which :func:`binary_digits` has a name."""
+from recipes.data.images import ImageData
+from recipes.data.options import DataOptions
+from recipes.data.pairs import beside, composed, side_by_side, split_by_class
+from recipes.data.pictures import Pictures
+from recipes.data.sampling import fewer_classes
 
 TRAIN_BINARY = 4000
 """Training images of :func:`binary_digits`, whatever the share."""
@@ -79,7 +76,7 @@ def binary_digits(share: float) -> ImageData:
 
 def _digit_scans() -> tuple[Tensor, list[Tensor], list[Tensor]]:
     """All scans, and those of each digit that are for training and for testing."""
-    from sklearn.datasets import load_digits  # noqa: PLC0415  (a second to import)
+    from sklearn.datasets import load_digits
 
     digits = load_digits()
     scans = torch.from_numpy(digits.images).mul(255 / 16).round().to(torch.uint8)
@@ -95,8 +92,3 @@ def _of_classes(scans: Tensor, by_digit: list[Tensor]) -> Pictures:
 def _halves(by_digit: list[Tensor]) -> list[Tensor]:
     """Scans of digits below 5, and of the others."""
     return [torch.cat(by_digit[:5]), torch.cat(by_digit[5:])]
-
-
-def binary_digits_name(share: float) -> str:
-    """What the registry calls :func:`binary_digits` of this share."""
-    return f"binary-digits-{share:g}"

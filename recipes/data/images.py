@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+NO_LABEL = -100
+"""The label of a task that an image has none of, as PyTorch's losses have it."""
+
+Batch = tuple[Tensor, Tensor, Tensor]
+"""Images (B, C, H, W), labels (B, T), and which images of the set these are (B,)."""
+
 
 @dataclass(frozen=True)
-class ImageSet(Dataset[tuple[Tensor, Tensor]]):
+class ImageSet(Dataset[Batch]):
     """Images with one label a task.
 
     Attributes:
         images: uint8 (N, channels, height, width).
-        labels: int64 (N, T); -1 where an image has no label of a task.
+        labels: int64 (N, T); ``NO_LABEL`` where an image has no label of a task.
     """
 
     images: Tensor
@@ -24,13 +31,13 @@ class ImageSet(Dataset[tuple[Tensor, Tensor]]):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
+    def __getitems__(self, indices: list[int]) -> Batch:
         """A whole batch at once; DataLoader prefers this to one ``__getitem__`` a sample."""
         device = self.images.device
         # From memory that is not pinned, a GPU's copy would be waited for.
         chosen = torch.tensor(indices, pin_memory=device.type == "cuda")
         chosen = chosen.to(device, non_blocking=True)
-        return self.images[chosen], self.labels[chosen]
+        return self.images[chosen], self.labels[chosen], chosen
 
     def to(self, device: torch.device) -> ImageSet:
         """The same set on another device."""
@@ -62,10 +69,10 @@ class ImageData:
 
 def has_own_samples(labels: Tensor) -> bool:
     """Whether tasks label samples of their own (multi-source): a label is missing somewhere."""
-    return bool((labels < 0).any())
+    return bool((labels == NO_LABEL).any())
 
 
-def train_loader(data: ImageSet, batch_size: int) -> DataLoader[tuple[Tensor, Tensor]]:
+def train_loader(data: ImageSet, batch_size: int) -> DataLoader[Batch]:
     """Shuffled whole batches, for Accelerate to prepare.
 
     The loader has a generator of its own since it draws a seed at the start of every epoch: from
@@ -82,5 +89,5 @@ def train_loader(data: ImageSet, batch_size: int) -> DataLoader[tuple[Tensor, Te
     )
 
 
-def _as_it_is(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+def _as_it_is(batch: Any) -> Any:
     return batch

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recipes.data._images import ImageData
-from recipes.data._labelled import labelled
-from recipes.data._options import DataOptions
-from recipes.data._pictures import Pictures
+from recipes.data.images import ImageData
+from recipes.data.labelled import labelled
+from recipes.data.options import DataOptions
+from recipes.data.pictures import Pictures
 
 if TYPE_CHECKING:
     from torchvision.datasets import CelebA
@@ -42,7 +42,7 @@ def celeba(options: DataOptions) -> ImageData:
 
 
 def _list(part: str, options: DataOptions) -> CelebA:
-    from torchvision.datasets import CelebA  # noqa: PLC0415  (seconds to import)
+    from torchvision.datasets import CelebA
 
     try:
         return CelebA(options.root, part, download=options.download)

@@ -1,0 +1,121 @@
+"""The learned head that fixed ones are compared with."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from etf_heads._tasks import Tasks, TaskSpec, positive_int
+from etf_heads.heads._feature_norm import FeatureNorm, feature_norm
+
+
+class LinearHead(nn.Module):
+    r"""The usual classifier, ``nn.Linear``, with the interface of the fixed heads.
+
+    The baseline of a comparison: :math:`z = W\,\mathrm{norm}(h) + b` with W and b learned, the
+    same normalisation of the features that fixed heads offer, and logits by task. Weights start as
+    in ``nn.Linear``.
+
+    Args:
+        in_features: d.
+        tasks_or_classes: number of classes of the one task, or class counts of several by name or
+            in order. Logits come as a tensor, a dict or a tuple, to match.
+        bias: whether to learn a bias a class.
+        feature_norm: "batch", "layer", "unit", a module, or None.
+        device: as in ``nn.Linear``.
+        dtype: as in ``nn.Linear``.
+
+    Attributes:
+        weight: learned class vectors of all tasks below each other, (sum K_t, d).
+        bias: (sum K_t,), or None.
+        tasks: class counts, and names if there are any.
+        norm: the normalisation, or None.
+
+    Shape:
+        features (..., d) to logits (..., K); a dict or tuple of (..., K_t) for several tasks.
+
+    Raises:
+        ValueError: if a size is not possible.
+
+    Example:
+        >>> head = LinearHead(8, {"left": 3, "right": 2}, feature_norm="layer")
+        >>> {task: tuple(z.shape) for task, z in head(torch.randn(5, 8)).items()}
+        {'left': (5, 3), 'right': (5, 2)}
+    """
+
+    bias: nn.Parameter | None
+
+    def __init__(
+        self,
+        in_features: int,
+        tasks_or_classes: TaskSpec | Tasks,
+        bias: bool = True,
+        *,
+        feature_norm: FeatureNorm = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.in_features = positive_int(in_features, "in_features")
+        self.tasks = Tasks.parse(tasks_or_classes, "tasks_or_classes")
+        self.out_features = self.tasks.total
+        self.norm = make_norm(feature_norm, in_features, device, dtype)
+        size = (self.out_features, in_features)
+        self.weight = nn.Parameter(torch.empty(size, device=device, dtype=dtype))
+        self.bias = (
+            nn.Parameter(torch.empty(self.out_features, device=device, dtype=dtype))
+            if bias
+            else None
+        )
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Start anew, as ``nn.Linear`` does."""
+        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
+        if self.bias is not None:
+            bound = 1 / math.sqrt(self.in_features)
+            nn.init.uniform_(self.bias, -bound, bound)
+
+    def forward(self, features: Tensor) -> Tensor | dict[str, Tensor] | tuple[Tensor, ...]:
+        """Logits: (..., d) -> (..., K_t), one tensor a task."""
+        if self.norm is not None:
+            features = self.norm(features)
+        logits = F.linear(features, self.weight, self.bias)
+        return self.tasks.pack(logits.split(self.tasks.sizes, -1))
+
+    def task_weight(self, task: str | int) -> Tensor:
+        """Class vectors of one task, (K_t, d)."""
+        return self.weight[self.tasks.slices[self.tasks.index(task)]]
+
+    @torch.no_grad()
+    def linears(self) -> nn.ModuleDict:
+        """Copies as one ``nn.Linear`` a task, by name or "0", "1", ..., without the norm."""
+        layers = nn.ModuleDict()
+        for task, rows in zip(self.tasks.labels, self.tasks.slices, strict=True):
+            layer = nn.Linear(self.in_features, 1, self.bias is not None, device="meta")
+            layer.out_features = rows.stop - rows.start
+            layer.weight = nn.Parameter(self.weight[rows].clone())
+            if self.bias is not None:
+                layer.bias = nn.Parameter(self.bias[rows].clone())
+            layers[task] = layer
+        return layers
+
+    def extra_repr(self) -> str:
+        """Sizes, for ``print(module)``."""
+        return (
+            f"in_features={self.in_features}, out_features={self.out_features}, "
+            f"bias={self.bias is not None}"
+        )
+
+
+def make_norm(
+    kind: FeatureNorm,
+    in_features: int,
+    device: torch.device | str | None,
+    dtype: torch.dtype | None,
+) -> nn.Module | None:
+    """The module of a normalisation: a constructor's argument hides the function of its name."""
+    return feature_norm(kind, in_features, device=device, dtype=dtype)

@@ -1,0 +1,35 @@
+"""The network of a run, made of the parts that its settings name."""
+
+from __future__ import annotations
+
+from recipes.data.images import ImageData, has_own_samples
+from recipes.training.augmentation import Standardise
+from recipes.training.backbones import backbone
+from recipes.training.heads import HEADS, HeadRequest
+from recipes.training.loss import make_loss
+from recipes.training.network import Network
+from recipes.training.settings import RunConfig, Settings
+
+
+def build_network(config: RunConfig, data: ImageData) -> Network:
+    """An untrained network for a data set; random numbers come from the global generator."""
+    _, channels, height, width = data.train.images.shape
+    standardise = Standardise(data.train.images)
+    shape = (channels, height, width)
+    features = backbone(config.backbone)(shape, config.features, config.width)
+    head = HEADS[config.head](head_request(config, data))
+    return Network(standardise, features, head, make_loss(config), data.tasks)
+
+
+def head_request(config: Settings, data: ImageData) -> HeadRequest:
+    """What the head of a run is made for."""
+    return HeadRequest(
+        features=config.features,
+        tasks=data.tasks,
+        labels=data.train.labels,
+        own_samples=has_own_samples(data.train.labels),
+        scale=config.scale,
+        learn_scale=config.learn_scale,
+        bias=config.bias,
+        feature_norm=config.feature_norm,
+    )
