@@ -17,6 +17,7 @@ from etf_heads.theory._closed_form import (
 )
 from etf_heads.theory._counts import JointCounts
 from etf_heads.theory._imbalance import minority_collapse_ratio
+from etf_heads.theory._losses import CrossEntropy, Focal, GapLoss, SquaredError
 from etf_heads.theory._optimal_gram import OptimalGeometry, optimal_gram
 from etf_heads.theory._regression import regression_gram
 from etf_heads.theory._ufm import UnconstrainedFeatureModel, mean_loss_lambdas
@@ -24,8 +25,12 @@ from etf_heads.theory._unresolved import unresolved_classes
 
 __all__ = [
     "BalancedOptimum",
+    "CrossEntropy",
+    "Focal",
+    "GapLoss",
     "JointCounts",
     "OptimalGeometry",
+    "SquaredError",
     "UnconstrainedFeatureModel",
     "balanced_optimum",
     "binary_cosine",

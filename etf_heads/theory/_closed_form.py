@@ -12,10 +12,17 @@ from torch import Tensor
 from etf_heads._tasks import Tasks, TaskSpec, class_count
 from etf_heads.geometry import compound_etf
 from etf_heads.theory._checks import positive, weights_of
+from etf_heads.theory._losses import CrossEntropy, GapLoss, LossSpec, losses_of
 
 
 def logit_gap(
-    num_classes: int, lambda_w: float, lambda_h: float, n: float, task_weight: float = 1.0
+    num_classes: int,
+    lambda_w: float,
+    lambda_h: float,
+    n: float,
+    task_weight: float = 1.0,
+    *,
+    loss: GapLoss | None = None,
 ) -> float:
     r"""How far the right class's logit stands above the others at the optimum of a balanced task.
 
@@ -25,6 +32,10 @@ def logit_gap(
 
     .. math:: a = \log(1/q - (K - 1))  \quad\text{for } q < 1/K, \text{ else } 0.
 
+    Under another loss, whose least value at the gap a is :math:`\varphi(a)`, it is the minimiser
+    of :math:`\varphi(a) + (K-1)\, q\, a` (:class:`CrossEntropy`, :class:`Focal`,
+    :class:`SquaredError`; our derivation, see there).
+
     Args:
         num_classes: K of the task.
         lambda_w: regulariser of the class vectors, mean-loss convention
@@ -32,6 +43,7 @@ def logit_gap(
         lambda_h: regulariser of the features.
         n: number of samples N.
         task_weight: c of the task.
+        loss: of the task; cross-entropy when None.
 
     Returns:
         The gap; 0 at and beyond :func:`zero_head_threshold`, where the best head is zero.
@@ -42,20 +54,30 @@ def logit_gap(
     Example:
         >>> round(logit_gap(10, lambda_w=5e-3, lambda_h=1e-5, n=400), 4)
         5.8422
+        >>> smoothed = CrossEntropy(label_smoothing=0.1)
+        >>> round(logit_gap(10, lambda_w=5e-3, lambda_h=1e-5, n=400, loss=smoothed), 4)
+        4.2334
     """
     class_count(num_classes, "num_classes")
     positive(lambda_w=lambda_w, lambda_h=lambda_h, n=n, task_weight=task_weight)
-    q = 2 * math.sqrt(lambda_w * lambda_h * n / (num_classes * task_weight))
-    if q * num_classes >= 1:
-        return 0.0
-    return math.log(1 / q - (num_classes - 1))
+    price = 2 * math.sqrt(lambda_w * lambda_h * n / (num_classes * task_weight))
+    return (loss or CrossEntropy()).gap(num_classes, price)
 
 
-def zero_head_threshold(num_classes: int, task_weight: float = 1.0) -> float:
+def zero_head_threshold(
+    num_classes: int, task_weight: float = 1.0, *, loss: GapLoss | None = None
+) -> float:
     r"""The regularisation :math:`\lambda_W \lambda_H N` from which a balanced task's head is zero.
 
     It is :math:`c / (4K)` in the mean-loss convention. In the sum-loss convention the same
-    condition reads :math:`\lambda_W \lambda_H = N c / (4K)`.
+    condition reads :math:`\lambda_W \lambda_H = N c / (4K)`. For another loss it is
+    :math:`c K q^2 / 4`, q the price from which its best gap is zero; under focal loss the gap
+    can jump there.
+
+    Args:
+        num_classes: K of the task.
+        task_weight: c of the task.
+        loss: of the task; cross-entropy when None.
 
     Example:
         >>> zero_head_threshold(10)
@@ -64,7 +86,8 @@ def zero_head_threshold(num_classes: int, task_weight: float = 1.0) -> float:
         0.0
     """
     positive(task_weight=task_weight)
-    return task_weight / (4 * class_count(num_classes, "num_classes"))
+    price = (loss or CrossEntropy()).zero_price(class_count(num_classes, "num_classes"))
+    return task_weight * (num_classes * price) ** 2 / (4 * num_classes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +134,7 @@ def balanced_optimum(
     *,
     dim: int | None = None,
     task_weights: Mapping[str, float] | Sequence[float] | Tensor | None = None,
+    losses: LossSpec = None,
 ) -> BalancedOptimum:
     r"""Optimal class vectors and features of balanced tasks whose labels are independent.
 
@@ -130,6 +154,7 @@ def balanced_optimum(
         dim: dimensions to stand in, at least sum K_t - T; see :func:`etf_heads.geometry
             .compound_etf`.
         task_weights: c_t by task name, or in order; 1 each when None.
+        losses: one for all tasks, or by task name, or in order; cross-entropy when None.
 
     Raises:
         ValueError: if a number is not positive, dim is too small, or the task weights do not
@@ -143,13 +168,9 @@ def balanced_optimum(
     """
     tasks = Tasks.parse(tasks)
     weights = weights_of(tasks, task_weights)
-    gaps = torch.tensor(
-        [
-            logit_gap(k, lambda_w, lambda_h, n, c)
-            for k, c in zip(tasks.sizes, weights.tolist(), strict=True)
-        ],
-        dtype=torch.float64,
-    )
+    each = list(zip(tasks.sizes, weights.tolist(), losses_of(tasks, losses), strict=True))
+    found = [logit_gap(k, lambda_w, lambda_h, n, c, loss=loss) for k, c, loss in each]
+    gaps = torch.tensor(found, dtype=torch.float64)
     sizes = torch.tensor(tasks.sizes, dtype=torch.float64)
     # Norm² of every class vector of a task: the diagonal of its Gram matrix.
     squared_norms = (lambda_h * n / (lambda_w * sizes * weights)).sqrt() * gaps * (1 - 1 / sizes)
@@ -157,11 +178,12 @@ def balanced_optimum(
         compound_etf(tasks, dim) * squared_norms.repeat_interleave(sizes.long()).sqrt()[:, None]
     )
     # Features cost as much as class vectors: λ_H sum n_g |h_g|² = λ_W sum c_t |W^t|².
-    losses = torch.log1p((sizes - 1) * torch.exp(-gaps)) + 2 * lambda_w * sizes * squared_norms
+    least = [loss.value(k, a) for (k, _, loss), a in zip(each, found, strict=True)]
+    values = torch.tensor(least, dtype=torch.float64) + 2 * lambda_w * sizes * squared_norms
     return BalancedOptimum(
         tasks=tasks,
         class_vectors=class_vectors,
         logit_gaps=gaps,
         feature_scales=(lambda_w * weights * sizes / (lambda_h * n)).sqrt(),
-        objective=float(weights @ losses),
+        objective=float(weights @ values),
     )

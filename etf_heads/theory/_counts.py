@@ -24,9 +24,9 @@ class JointCounts:
         counts: samples of each tuple n_g > 0, float64 of shape (G,).
 
     Example:
-        >>> JointCounts.from_labels(torch.tensor([[0, 1], [1, 0], [0, 1]]), tasks=[2, 2])
-        JointCounts(tasks=Tasks(sizes=(2, 2), names=None), labels=tensor([[0, 1],
-        [1, 0]]), counts=tensor([2., 1.], dtype=torch.float64))
+        >>> counts = JointCounts.from_labels(torch.tensor([[0, 1], [1, 0], [0, 1]]), tasks=[2, 2])
+        >>> counts.labels.tolist(), counts.counts.tolist()
+        ([[0, 1], [1, 0]], [2.0, 1.0])
     """
 
     tasks: Tasks

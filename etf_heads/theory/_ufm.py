@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from etf_heads._tasks import positive_int
 from etf_heads.theory._checks import positive, weights_of
 from etf_heads.theory._counts import JointCounts
+from etf_heads.theory._losses import LossSpec, losses_of
 
 
 def mean_loss_lambdas(lambda_w: float, lambda_h: float, n: float) -> tuple[float, float]:
@@ -40,13 +40,13 @@ def mean_loss_lambdas(lambda_w: float, lambda_h: float, n: float) -> tuple[float
 
 
 class UnconstrainedFeatureModel(nn.Module):
-    r"""Class vectors and features as free variables under regularised cross-entropy.
+    r"""Class vectors and features as free variables under a regularised loss.
 
     "Neural Collapse in Multi-Task Learning", in the single-source setting: every sample has a
     label for every task. Samples of one label tuple g share their optimal feature, so the model
     has one feature :math:`h_g` a tuple, counted :math:`n_g` times:
 
-    .. math:: \sum_g \frac{n_g}{N} \sum_t c_t\, \mathrm{CE}(W^t h_g, y_g^t)
+    .. math:: \sum_g \frac{n_g}{N} \sum_t c_t\, L_t(W^t h_g, y_g^t)
               + \lambda_H \sum_g n_g \|h_g\|^2 + \lambda_W \sum_t c_t \|W^t\|^2
 
     Any optimiser of :mod:`torch.optim` applies; :func:`optimal_gram` knows the minimum. The
@@ -60,6 +60,8 @@ class UnconstrainedFeatureModel(nn.Module):
         dim: dimensions of the features; sum K_t - T when None, which suffices for the global
             minimum of every problem.
         task_weights: c_t by task name, or in order; 1 each when None.
+        losses: one for all tasks, or by task name, or in order (:class:`CrossEntropy`,
+            :class:`Focal`, :class:`SquaredError`); cross-entropy when None.
         generator: draws the starting point; the global generator when None.
         dtype: of the parameters.
 
@@ -86,7 +88,7 @@ class UnconstrainedFeatureModel(nn.Module):
     """
 
     groups: Tensor
-    rows: Tensor
+    labels: Tensor
     class_weights: Tensor
     task_weights: Tensor
 
@@ -98,6 +100,7 @@ class UnconstrainedFeatureModel(nn.Module):
         *,
         dim: int | None = None,
         task_weights: Mapping[str, float] | Sequence[float] | Tensor | None = None,
+        losses: LossSpec = None,
         generator: torch.Generator | None = None,
         dtype: torch.dtype = torch.float64,
     ) -> None:
@@ -106,12 +109,13 @@ class UnconstrainedFeatureModel(nn.Module):
         self.counts = JointCounts.parse(label_counts)
         self.lambda_w, self.lambda_h = lambda_w, lambda_h
         tasks = self.counts.tasks
+        self.losses = losses_of(tasks, losses)
         dim = tasks.rank if dim is None else positive_int(dim, "dim")
         device = self.counts.counts.device
         weights = weights_of(tasks, task_weights).to(device, dtype)
         sizes = torch.tensor(tasks.sizes, device=device)
         self.register_buffer("groups", self.counts.counts.to(dtype), persistent=False)
-        self.register_buffer("rows", self.counts.rows, persistent=False)
+        self.register_buffer("labels", self.counts.labels, persistent=False)
         self.register_buffer("task_weights", weights, persistent=False)
         self.register_buffer("class_weights", weights.repeat_interleave(sizes), persistent=False)
         self.weight = nn.Parameter(
@@ -132,10 +136,13 @@ class UnconstrainedFeatureModel(nn.Module):
     def forward(self) -> Tensor:
         """The objective, a scalar."""
         logits = self.logits()
-        log_probabilities = torch.cat(
-            [F.log_softmax(logits[:, rows], dim=-1) for rows in self.counts.tasks.slices], dim=-1
-        )
-        losses = -log_probabilities.gather(-1, self.rows) @ self.task_weights  # shape: (G,)
+        each = [
+            loss(logits[:, rows], self.labels[:, t])
+            for t, (loss, rows) in enumerate(
+                zip(self.losses, self.counts.tasks.slices, strict=True)
+            )
+        ]
+        losses = torch.stack(each, dim=1) @ self.task_weights  # shape: (G,)
         shares = self.groups / self.groups.sum()
         return (
             shares @ losses
