@@ -80,6 +80,10 @@ class FixedHead(Head):
                 orientation, in_features, code.columns, device=device, dtype=dtype
             )
             code = code.fitting(in_features, basis.columns)
+            if code.columns != basis.columns:
+                raise ValueError(
+                    f"the code has {code.columns} columns, the orientation {basis.columns}"
+                )
         super().__init__(
             in_features,
             code.tasks,

@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from etf_heads import replace_head, savings
+from etf_heads.codes import CrossPolytopeCode
 from etf_heads.heads import FixedHead, from_spec, to_spec
 from etf_heads.losses import NONL, NTCE, CompoundCrossEntropy, NormalizedCrossEntropy
 from etf_heads.surgery import load_model, save_model
@@ -50,6 +51,11 @@ def test_losses_take_it(name):
     torch.testing.assert_close(ours, plain, rtol=0, atol=1e-12)
     for loss in (NormalizedCrossEntropy(), NTCE(), NONL()):
         assert loss(h, head, labels).isfinite()
+
+
+def test_a_code_that_ignores_the_columns_asked_for_is_refused():
+    with pytest.raises(ValueError, match="the code has 6 columns, the orientation 1"):
+        FixedHead(10, CrossPolytopeCode({"a": 7, "b": 4}, 6), torch.eye(10)[:, :1])
 
 
 def test_the_made_up_code_is_in_every_table_and_knows_its_geometry():
