@@ -8,6 +8,7 @@ network that is trained already. :func:`to_spec` gives the specification of a he
 :func:`from_spec` makes the head again.
 """
 
+from etf_heads.heads._align import align_
 from etf_heads.heads._base import Head
 from etf_heads.heads._class_means import ClassMeanHead
 from etf_heads.heads._compound import CompoundETFHead
@@ -34,6 +35,7 @@ __all__ = [
     "MultiSourceHead",
     "NearestETFHead",
     "SphericalCodeHead",
+    "align_",
     "check_frame",
     "feature_norm",
     "from_features",

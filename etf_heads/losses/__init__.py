@@ -4,6 +4,7 @@ All are called as ``criterion(features, head, labels)``, with one or several tas
 (-100) or not, and a fixed head or an ``nn.Linear``. :class:`FeaturePenalty` is added to one.
 """
 
+from etf_heads.losses._alignment import alignment_penalty
 from etf_heads.losses._contrast import NONL, NTCE
 from etf_heads.losses._cross_entropy import CompoundCrossEntropy
 from etf_heads.losses._dot_regression import DotRegression
@@ -25,5 +26,6 @@ __all__ = [
     "LogitAdjustedCrossEntropy",
     "NormalizedCrossEntropy",
     "PickAllLabelsCrossEntropy",
+    "alignment_penalty",
     "logit_prior",
 ]
