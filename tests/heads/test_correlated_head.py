@@ -92,9 +92,10 @@ def test_a_checkpoint_carries_the_geometry():
     assert torch.equal(one.weight, other.weight)
 
 
-def test_gram_code_of_the_compound_gram_is_the_simplex_code():
-    frame = compound_etf([3, 4])
-    code = GramCode(frame @ frame.T, [3, 4], 7)
+@pytest.mark.parametrize("columns", [7, 5], ids=["symmetric", "Helmert"])
+def test_gram_code_of_the_compound_gram_is_the_simplex_code(columns):
+    frame = compound_etf([3, 4], columns)
+    code = GramCode(frame @ frame.T, [3, 4], columns)
     torch.testing.assert_close(code.matrix(), frame, rtol=0, atol=1e-7)
 
 
