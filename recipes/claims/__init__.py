@@ -23,6 +23,7 @@ CLAIMS = (
     "saliency",
     "parameter-efficient",
     "defaults",
+    "ahead",
 )
 """Names of all claims; their files are called the same."""
 

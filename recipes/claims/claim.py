@@ -29,7 +29,8 @@ Settings = Mapping[str, Any]
 
 Record = dict[str, Any]
 """JSON values of one finished run: ``seed``, ``history``, ``tasks``, ``gram``, ``counts``,
-``settings``, and ``extra``, what the claim's own examination found."""
+``settings``, ``extra``, what the claim's own examination found, and ``tuned``, the trials before
+it if there were any."""
 
 Evidence = Mapping[str, Sequence[Record]]
 """The records of each variant, one a seed, seeds in the same order for all."""
@@ -42,10 +43,12 @@ class Variant:
     Attributes:
         settings: what sets it apart from the others.
         run: trains it, as :func:`recipes.training.engine.train` does.
+        tuned: whether it takes part in the tuning of a plan that has trials.
     """
 
     settings: Settings = field(default_factory=dict)
     run: Callable[[RunConfig], RunResult] = train
+    tuned: bool = True
 
 
 @dataclass(frozen=True)
@@ -57,12 +60,15 @@ class Plan:
         base: what all runs set otherwise.
         variants: by the names that tables and plots give them.
         seeds: each variant is trained with each of them.
+        trials: for each variant, of equal tuning before that, see
+            :func:`recipes.comparison.tuning.tune`; 0 trains the settings as they are.
     """
 
     preset: str
     base: Settings
     variants: Mapping[str, Variant]
     seeds: tuple[int, ...] = (0, 1, 2)
+    trials: int = 0
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from recipes.claims.claim import Claim, Plan, Record, Size, Variant, overall
+from recipes.comparison.tuning import SEED as TUNING_SEED
+from recipes.comparison.tuning import Tuned, tune
 from recipes.data import DATASETS, load_data
 from recipes.storage import read_json, write_json
 from recipes.training.jobs import train_all
@@ -56,11 +59,29 @@ def gather(claim: Claim, request: Request) -> dict[str, Any]:
         for seed in request.seeds or plan.seeds
         for name, variant in plan.variants.items()
     ]
+    tuned = _tuned(plan, place, request)
+    runs = [(name, train, replace(config, **tuned[name].settings)) for name, train, config in runs]
     results = train_all([(train, config) for _, train, config in runs], request.jobs)
     evidence: dict[str, list[Record]] = {name: [] for name in plan.variants}
     for (name, _, config), result in zip(runs, results, strict=True):
-        evidence[name].append(_record(claim, config, result))
+        record = _record(claim, config, result)
+        trials = [asdict(trial) for trial in tuned[name].trials]
+        evidence[name].append(record | ({"tuned": trials} if trials else {}))
     return judged(claim, request.size, evidence) | {"provenance": results[0].provenance}
+
+
+def _tuned(plan: Plan, place: Path, request: Request) -> dict[str, Tuned]:
+    """The settings of each variant that equal tuning found best; none where there is no tuning."""
+    searches = {
+        name: (
+            partial(tune, trials=plan.trials, train=variant.run),
+            _config(plan, variant, place / f"{name}-tuning", TUNING_SEED, request),
+        )
+        for name, variant in plan.variants.items()
+        if plan.trials and variant.tuned
+    }
+    found = train_all(list(searches.values()), request.jobs) if searches else []
+    return dict.fromkeys(plan.variants, Tuned((), {})) | dict(zip(searches, found, strict=True))
 
 
 def judged(claim: Claim, size: Size, evidence: dict[str, list[Record]]) -> dict[str, Any]:
@@ -80,7 +101,7 @@ def _config(plan: Plan, variant: Variant, output: Path, seed: int, request: Requ
     settings = {**plan.base, **variant.settings, "seed": seed, "output": output}
     if request.epochs is not None:
         settings["epochs"] = request.epochs
-    if "root" in DATASETS[start.data].options:
+    if "root" in DATASETS[settings.get("data", start.data)].options:
         settings |= {"root": request.root, "download": request.download}
     return replace(start, **settings, resume=True, jobs=request.jobs)
 

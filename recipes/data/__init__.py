@@ -52,6 +52,10 @@ class DataSource:
     options: frozenset[str] = FILES | SAMPLING
 
 
+SIZED = FILES | SAMPLING | {"image_size"}
+"""Options of data sets whose images can be made smaller."""
+
+
 def _function(file: str, name: str) -> Callable[[Any], ImageData]:
     """A function of a file of this folder, which is imported when it is called."""
 
@@ -73,20 +77,22 @@ def binary_digits_name(share: float) -> str:
 
 DATASETS: dict[str, DataSource] = {
     "multi-digits": DataSource(_function("digits", "multi_digits"), SAMPLING),
-    "multi-mnist-10-10": DataSource(_function("mnist_cifar", "multi_mnist")),
-    "multi-cifar10-10-10": DataSource(_function("mnist_cifar", "multi_cifar10")),
-    "cifar100": DataSource(_function("mnist_cifar", "cifar100")),
+    "multi-mnist-10-10": DataSource(_function("mnist_cifar", "multi_mnist"), SIZED),
+    "multi-cifar10-10-10": DataSource(_function("mnist_cifar", "multi_cifar10"), SIZED),
+    "cifar100": DataSource(_function("mnist_cifar", "cifar100"), FILES | SAMPLING | {"image_size"}),
     "cifar100-cross-10x10": DataSource(_function("mnist_cifar", "cifar100_cross")),
     "cifar100-split-5x20": DataSource(_function("mnist_cifar", "cifar100_split")),
-    "celeba": DataSource(
-        _function("celeba", "celeba"), FILES | SAMPLING | {"attributes", "image_size"}
-    ),
+    "celeba": DataSource(_function("celeba", "celeba"), SIZED | {"attributes"}),
     "image-folder": DataSource(
         _function("folder", "image_folder"), SAMPLING | {"root", "tasks", "image_size"}
     ),
     **{binary_digits_name(share): _binary_digits(share) for share in SHARES},
 }
 """Data sets by name."""
+
+
+SHRUNK = ("multi-mnist-10-10", "multi-cifar10-10-10", "cifar100", "cifar100-cross-10x10")
+"""Data sets of one image size, which ``image_size`` makes smaller."""
 
 
 def load_data(name: str, options: DataOptions) -> ImageData:
@@ -105,7 +111,10 @@ def load_data(name: str, options: DataOptions) -> ImageData:
 @lru_cache(maxsize=1)
 def _load(name: str, options: DataOptions) -> ImageData:
     check_options(name, options)
-    return DATASETS[name].read(options)
+    data = DATASETS[name].read(options)
+    if name in SHRUNK and options.image_size is not None:
+        data = data.shrunk(options.image_size)
+    return data.validated(options.validation) if options.validation else data
 
 
 def check_options(name: str, options: DataOptions) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
 from torch.utils.data import DataLoader, Dataset
 
 NO_LABEL = -100
@@ -39,6 +40,10 @@ class ImageSet(Dataset[Batch]):
         chosen = chosen.to(device, non_blocking=True)
         return self.images[chosen], self.labels[chosen], chosen
 
+    def of(self, chosen: Tensor) -> ImageSet:
+        """Some of the images."""
+        return ImageSet(self.images[chosen], self.labels[chosen])
+
     def to(self, device: torch.device) -> ImageSet:
         """The same set on another device."""
         return ImageSet(self.images.to(device), self.labels.to(device))
@@ -61,6 +66,25 @@ class ImageData:
     test: ImageSet
     shift: int
     flip: bool = False
+
+    def shrunk(self, size: int) -> ImageData:
+        """Square images of this side; each pixel is the mean over an area."""
+        side = self.train.images.shape[-1]
+        if size > side:
+            raise ValueError(f"image_size={size}: the images have {side} x {side} pixels")
+        train, test = (
+            ImageSet(adaptive_avg_pool2d(part.images.float(), size).round().byte(), part.labels)
+            for part in (self.train, self.test)
+        )
+        return replace(self, train=train, test=test, shift=self.shift * size // side)
+
+    def validated(self, share: float) -> ImageData:
+        """Training images alone: a share of them, always the same ones, in place of the tests."""
+        order = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(0))
+        held_out, learned = order.split(
+            [round(share * len(order)), len(order) - round(share * len(order))]
+        )
+        return replace(self, train=self.train.of(learned), test=self.train.of(held_out))
 
     def to(self, device: torch.device) -> ImageData:
         """The same data on another device."""

@@ -88,11 +88,13 @@ def cifar100_split(options: DataOptions) -> ImageData:
 
 def _read(source: str, classes: int, mode: Mode, options: DataOptions) -> list[Pictures]:
     """Training and test pictures, numbered by class."""
-    if (options.root / "train").is_dir():
-        names, *parts = read_folder(options.root, mode)
+    own = options.root / source.lower()  # one root for all data sets, or one of its own
+    root = own if (own / "train").is_dir() else options.root
+    if (root / "train").is_dir():
+        names, *parts = read_folder(root, mode)
         if len(names) != classes:
             raise ValueError(
-                f"{options.root / 'train'} has {len(names)} folders, {source} has "
+                f"{root / 'train'} has {len(names)} folders, {source} has "
                 f"{classes} classes: say with --root where it is, or use --data image-folder"
             )
         return parts

@@ -6,7 +6,15 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 SAMPLING = frozenset(
-    {"train_images", "test_images", "classes", "imbalance", "pair_imbalance", "agreement"}
+    {
+        "train_images",
+        "test_images",
+        "classes",
+        "imbalance",
+        "pair_imbalance",
+        "agreement",
+        "validation",
+    }
 )
 """Options that choose among images, whatever these show."""
 
@@ -34,8 +42,11 @@ class DataOptions:
         tasks: JSON file that makes tasks of the classes of image-folder: lists of classes, each
             in one task, {"animals": ["cat", "dog"], "plants": ["fern", "oak"]}; or a label for
             every class, {"animate": {"cat": 1, "dog": 1, "fern": 0, "oak": 0}}.
-        image_size: side that images of celeba and image-folder are cropped and resized to; by
-            default 64 for celeba, and for image-folder the size that they have.
+        image_size: side that images of celeba and image-folder are cropped and resized to, and
+            those of MNIST and CIFAR shrunk to; by default 64 for celeba, and otherwise the size
+            that they have.
+        validation: share of the training images, drawn with a fixed seed, that is held out and
+            takes the place of the test images: to choose settings by.
     """
 
     root: Path = Path("data")
@@ -49,6 +60,7 @@ class DataOptions:
     attributes: tuple[str, ...] = ()
     tasks: Path | None = None
     image_size: int | None = None
+    validation: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("train_images", "test_images", "image_size"):
@@ -62,6 +74,8 @@ class DataOptions:
                 raise ValueError(f"{name}={getattr(self, name)}: at least 1 (balanced) is needed")
         if self.agreement is not None and not 0 <= self.agreement <= 1:
             raise ValueError(f"agreement={self.agreement}: a share lies between 0 and 1")
+        if not 0 <= self.validation < 1:
+            raise ValueError(f"validation={self.validation}: a share lies from 0 to below 1")
         skewed = [n for n in ("imbalance", "pair_imbalance", "agreement") if n in self.given()]
         if len(skewed) > 1:
             raise ValueError(f"{' and '.join(skewed)} are two distributions: give one of them")

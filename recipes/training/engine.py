@@ -99,7 +99,11 @@ def train(
             record()
         while run.progress.epoch < config.epochs:
             run.train_epoch(bar)
-            record()
+            if (
+                run.progress.epoch % config.measure_every == 0
+                or run.progress.epoch == config.epochs
+            ):
+                record()
             run.save()
 
     result = on_main(accelerator, run.write_result)

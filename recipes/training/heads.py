@@ -68,6 +68,18 @@ def _learned(*, normalised: bool) -> HeadBuilder:
     return build
 
 
+def _learned_unit(of: HeadRequest) -> nn.Module:
+    """Cosines of learned class vectors with features of unit length, times the scale."""
+    from torch.nn.utils.parametrize import register_parametrization
+
+    from etf_heads.heads import LinearHead
+    from recipes.training.unit_rows import UnitRows
+
+    head = LinearHead(of.features, of.tasks, bias=False, feature_norm="unit")
+    register_parametrization(head, "weight", UnitRows(of.scale))
+    return head
+
+
 def _compound(orientation: str | None) -> HeadBuilder:
     def build(of: HeadRequest) -> nn.Module:
         from etf_heads import CompoundETFHead
@@ -138,6 +150,7 @@ def _class_mean(of: HeadRequest) -> nn.Module:
 HEADS: dict[str, HeadBuilder] = {
     "learned": _learned(normalised=False),
     "learned-norm": _learned(normalised=True),
+    "learned-unit": _learned_unit,
     "compound": _compound(None),
     "compound-canonical": _compound("canonical"),
     "compound-tiled": _compound("tiled"),

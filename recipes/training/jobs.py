@@ -6,19 +6,19 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
+from typing import TypeVar
 
 import torch
 from accelerate.utils import DistributedType, tqdm
 
 from recipes.training.processes import process_state
-from recipes.training.result import RunResult
 from recipes.training.settings import RunConfig
 
-Train = Callable[[RunConfig], RunResult]
-"""A function of a module, so that processes can find it."""
+T = TypeVar("T")
+"""What a function of a configuration returns. It is one of a module, so that processes find it."""
 
 
-def train_all(runs: Sequence[tuple[Train, RunConfig]], jobs: int = 1) -> list[RunResult]:
+def train_all(runs: Sequence[tuple[Callable[[RunConfig], T], RunConfig]], jobs: int = 1) -> list[T]:
     """Train runs, several at once, each in a process of its own.
 
     Args:

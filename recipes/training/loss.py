@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from etf_heads.losses import CompoundCrossEntropy
+from etf_heads.losses import NONL, NTCE, CompoundCrossEntropy, NormalizedCrossEntropy
 from recipes.data.images import NO_LABEL
 from recipes.training.settings import Settings
 
-TaskLosses = CompoundCrossEntropy
+TaskLosses = CompoundCrossEntropy | NormalizedCrossEntropy | NTCE | NONL
 """Called with features (B, d), a head and labels (B, T); returns the mean loss of each task, (T,),
 over the samples that have a label of it, and 0 where none has."""
 
 
 def make_loss(settings: Settings) -> TaskLosses:
     """The loss that settings ask for."""
-    del settings  # there is one so far
-    return CompoundCrossEntropy(reduction="task")
+    if settings.loss == "cross-entropy":
+        return CompoundCrossEntropy(reduction="task")
+    kinds: dict[str, Callable[..., TaskLosses]] = {
+        "normalized": NormalizedCrossEntropy,
+        "ntce": NTCE,
+        "nonl": NONL,
+    }
+    return kinds[settings.loss](settings.temperature, reduction="task")
 
 
 def mean_cross_entropies(logits: Mapping[str, Tensor], labels: Tensor) -> Tensor:

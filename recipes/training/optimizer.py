@@ -7,29 +7,45 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import nn
-from torch.optim import AdamW, Optimizer
+from torch.optim import SGD, AdamW, Optimizer
 
+from etf_heads.surgery import decay_groups
+from recipes.training.network import Network
 from recipes.training.settings import Settings
 
 
 def make_optimizer(
-    network: nn.Module, others: Iterable[nn.Parameter], settings: Settings
+    network: Network, others: Iterable[nn.Parameter], settings: Settings
 ) -> Optimizer:
-    """AdamW over the network, and what the task weighting learns."""
-    return AdamW(parameter_groups(network, others, settings), lr=settings.lr, fused=True)
+    """The optimiser of the settings over the network, and what the task weighting learns."""
+    groups = parameter_groups(network, others, settings)
+    if settings.optimizer == "sgd":
+        return SGD(groups, lr=settings.lr, momentum=0.9, nesterov=True, fused=True)
+    return AdamW(groups, lr=settings.lr, fused=True)
 
 
 def parameter_groups(
-    network: nn.Module, others: Iterable[nn.Parameter], settings: Settings
+    network: Network, others: Iterable[nn.Parameter], settings: Settings
 ) -> list[dict[str, Any]]:
-    """Matrices and convolutions decay, biases and norms do not."""
-    parameters = [*network.parameters(), *others]
-    matrices = [p for p in parameters if p.ndim > 1]
-    rest = [p for p in parameters if p.ndim <= 1]
-    return [
-        {"params": matrices, "weight_decay": settings.weight_decay},
-        {"params": rest, "weight_decay": 0.0},
-    ]
+    """Matrices and convolutions decay, biases and norms do not.
+
+    The last two linear maps, projection and head, share ``head_decay``: it is all the projection's
+    where the head is fixed. Without a projection a learned head has its half.
+    """
+    learned = any(p.ndim > 1 for p in network.head.parameters())
+    last = _projection(network) + (["head"] if learned else [])
+    multiplier = settings.head_decay / 2 if learned else settings.head_decay
+    groups = decay_groups(network, settings.weight_decay, multiplier=multiplier, before=last)
+    rest = list(others)
+    return [*groups, {"params": rest, "weight_decay": 0.0}] if rest else groups
+
+
+def _projection(network: Network) -> list[str]:
+    """The name of the linear layer that the backbone ends in, if it ends in one."""
+    layers = list(network.backbone.named_children())
+    if layers and isinstance(layers[-1][1], nn.Linear):
+        return [f"backbone.{layers[-1][0]}"]
+    return []
 
 
 def warm_up_then_cosine(steps: int) -> Callable[[int], float]:

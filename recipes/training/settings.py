@@ -23,6 +23,8 @@ else:  # the registries are the only list of names; --help and the parser read t
     HeadName = tyro.extras.literal_type_from_choices(HEADS)
     WeightingName = tyro.extras.literal_type_from_choices(WEIGHTINGS)
 
+LossName = Literal["cross-entropy", "normalized", "ntce", "nonl"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(DataOptions):
@@ -50,21 +52,32 @@ class Settings(DataOptions):
             with every head.
         weighting: how the tasks' losses become one step. "equal" adds them up; uncertainty, dwa and
             famo weigh them; mgda, pcgrad and fairgrad weigh their gradients in the backbone.
+        loss: cross-entropy of the head's logits; or, of features and class vectors of unit length,
+            cross-entropy of their cosines (normalized), or what contrasts each image's class
+            vector with the features of the batch (ntce, nonl; see etf_heads.losses). These three
+            go with feature_norm unit, by which decisions are those of the cosines.
+        temperature: what the cosines of these three are divided by.
         epochs: passes over the training images.
         batch_size: images an optimiser step, over all processes and accumulation steps together.
             Order, augmentation and loss are the same on any number of processes; statistics of
             batch normalisation are those of each process's share of the batch, so steps differ
             by them where a backbone, or feature_norm "batch", has any.
-        lr: highest learning rate of AdamW; it rises over the first tenth of the run and falls to
-            zero along a cosine.
-        weight_decay: of AdamW, on matrices and convolutions (biases and norms have none). Learned
-            class vectors need a strong one to collapse within a short run.
+        optimizer: adamw, or SGD with Nesterov's momentum of 0.9.
+        lr: highest learning rate; it rises over the first tenth of the run and falls to zero along
+            a cosine.
+        weight_decay: on matrices and convolutions (biases and norms have none). Learned class
+            vectors need a strong one to collapse within a short run.
+        head_decay: weight_decay times this is the sum over the last two linear maps, projection
+            and head: half each where the head is learned, all of it on the projection where it is
+            fixed. 2 is what two ordinary layers have; with few images more (10, 20) helps either.
         gradient_accumulation: parts a batch is computed in, when it does not fit in memory whole.
         mixed_precision: arithmetic of the forward pass; by default what the launcher says.
         compile: train the backbone as torch.compile makes it, which takes a C++ compiler (on a
             GPU: Triton) and, in the first step, up to minutes of train_seconds. Sums are rounded
             in another order and dropout draws other masks, so the metrics are not those of the
             same run without it. Measuring, and the head, stay as they are.
+        measure_every: epochs between measurements; the first and the last state are measured
+            always. Measuring every epoch takes up to a third of the time.
         log_with: trackers that get the history too, such as tensorboard or wandb.
         checkpoint_every: optimiser steps between checkpoints; 0 writes one at the end of each
             epoch.
@@ -84,13 +97,18 @@ class Settings(DataOptions):
     bias: bool = False
     warm_up_logits: int = 0
     weighting: WeightingName = "equal"
+    loss: LossName = "cross-entropy"
+    temperature: float = 0.3
     epochs: int = 12
     batch_size: int = 250
+    optimizer: Literal["adamw", "sgd"] = "adamw"
     lr: float = 1e-2
     weight_decay: float = 1.0
+    head_decay: float = 2.0
     gradient_accumulation: int = 1
     mixed_precision: Literal["no", "bf16", "fp16"] | None = None
     compile: bool = False
+    measure_every: int = 1
     log_with: tuple[str, ...] = ()
     checkpoint_every: int = 0
     resume: bool = False
@@ -110,13 +128,16 @@ class Settings(DataOptions):
             warm_up_logits=0,
             batch_size=1,
             gradient_accumulation=1,
+            measure_every=1,
             checkpoint_every=0,
         )
-        for name in ("lr", "scale"):
+        for name in ("lr", "scale", "temperature"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)}: must be above 0")
-        if not self.weight_decay >= 0:
-            raise ValueError(f"weight_decay={self.weight_decay}: must not be negative")
+        for name in ("weight_decay", "head_decay"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name}={getattr(self, name)}: must not be negative")
+        _check_loss(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,6 +226,19 @@ class CompareConfig(Settings):
             for seed in self.seeds
             for head in self.heads
         ]
+
+
+def _check_loss(settings: Settings) -> None:
+    if settings.loss == "cross-entropy":
+        return
+    if settings.feature_norm != "unit":
+        raise ValueError(
+            f"loss={settings.loss!r} is of features of unit length: it goes with feature_norm=unit"
+        )
+    if settings.weighting != "equal" or settings.warm_up_logits:
+        raise ValueError(
+            f"loss={settings.loss!r} goes with weighting=equal and without warm_up_logits"
+        )
 
 
 def _plain(value: Any) -> Any:
