@@ -9,6 +9,7 @@ settings.register_profile("etf_heads", deadline=None)  # a slow machine is no fa
 settings.register_profile("few", deadline=None, max_examples=10)  # a second environment, in CI
 settings.load_profile("etf_heads")
 
+collect_ignore = ["codes/two_bases.py"]  # for doctests its class would be made a second time
 if find_spec("timm") is None:  # the core-only environment
     collect_ignore_glob = ["benchmarks/*"]
 
