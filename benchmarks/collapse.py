@@ -5,9 +5,12 @@ batches, and ends with the statistics that NC1 needs: class means and the within
 
 - read:    every feature is read once (a sum): what no way of measuring can beat.
 - trace:   SingleTaskCollapse(covariance="trace"): all measures but nc1.
-- full:    SingleTaskCollapse(covariance="full").
+- full:    SingleTaskCollapse(covariance="full"), products in float32.
+- double:  the same with precision="float64".
+- gather:  two passes, float32, no loop over classes: sums as a product with one-hot labels, scatter
+           as one product a batch, as in the package neural-collapse (Wu and Papyan, 2024).
 - matmul:  textbook, two passes, a loop over classes, float32; scatter as zᵀz of each class.
-- float64: the same in float64, the precision that trace and full have.
+- float64: the same in float64, the precision of double.
 - outer:   matmul with the sum of outer products z zᵀ of single samples, as in the code published
            with Papyan, Han and Donoho (2020).
 
@@ -38,7 +41,8 @@ from benchmarks.harness import (
 from etf_heads.collapse import SingleTaskCollapse
 
 SIZES = ((10, 512), (100, 512), (1000, 2048))
-METHODS = ("read", "trace", "full", "matmul", "float64", "outer")
+METHODS = ("read", "trace", "full", "double", "gather", "matmul", "float64", "outer")
+SLOW = ("matmul", "float64", "outer")
 POOL = 4096  # distinct samples in memory, read over and over
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
@@ -54,11 +58,14 @@ def read(batches: Batches, classes: int, dim: int, device: str) -> None:
     float(total[0] + classes)
 
 
-def one_pass(covariance: Literal["full", "trace"]) -> Callable[[Batches, int, int, str], None]:
+def one_pass(
+    covariance: Literal["full", "trace"], precision: Literal["features", "float64"] = "features"
+) -> Callable[[Batches, int, int, str], None]:
     """This package."""
 
     def run(batches: Batches, classes: int, dim: int, device: str) -> None:
-        measure = SingleTaskCollapse(dim, classes, covariance=covariance).to(device)
+        measure = SingleTaskCollapse(dim, classes, covariance=covariance, precision=precision)
+        measure.to(device)
         for features, labels in batches():
             measure.update(features, labels)
         float(measure.class_statistics().traces.sum())
@@ -91,10 +98,28 @@ def two_passes(
     return run
 
 
+def gather(batches: Batches, classes: int, dim: int, device: str) -> None:
+    """Two passes in float32, with each sample's class mean gathered."""
+    labels_of = torch.arange(classes, device=device)
+    sums, counts = torch.zeros(classes, dim, device=device), torch.zeros(classes, device=device)
+    for features, labels in batches():
+        one_hot = (labels == labels_of[:, None]).float()
+        sums += one_hot @ features
+        counts += one_hot.sum(1)
+    means = sums / counts.clamp_min(1)[:, None]
+    scatter = torch.zeros(dim, dim, device=device)
+    for features, labels in batches():
+        residuals = features - means[labels]
+        scatter += residuals.T @ residuals
+    float(scatter.trace())
+
+
 RUNS: dict[str, Callable[[Batches, int, int, str], None]] = {
     "read": read,
     "trace": one_pass("trace"),
     "full": one_pass("full"),
+    "double": one_pass("full", "float64"),
+    "gather": gather,
     "matmul": two_passes(lambda z: z.T @ z),
     "float64": two_passes(lambda z: z.T @ z, torch.float64),
     "outer": two_passes(lambda z: (z.unsqueeze(-1) @ z.unsqueeze(1)).sum(0)),
@@ -146,7 +171,7 @@ def measure_one(
 def main(
     *,
     batch: int = 256,
-    samples: int = POOL,
+    samples: int = 4 * POOL,
     seconds: float = 5.0,
     clock: Literal["wall", "cpu"] = "wall",
     threads: int = 0,
@@ -157,7 +182,8 @@ def main(
 
     Args:
         batch: samples a batch.
-        samples: samples a run; peak memory is also taken at four times as many.
+        samples: samples a run, an eighth for the slow ones (a loop over classes, outer products);
+            peak memory is also taken at four times as many.
         seconds: repeat a run up to five times or until so much time is spent; the median counts.
         clock: wall: seconds that pass; cpu: those that the process computes, which on a machine
             shared with others is the steadier number (use it with --threads 1).
@@ -180,11 +206,11 @@ def main(
     print(f"{'K':>5} {'d':>5} {'method':>7} {'samples/s':>12} {'peak MiB':>9} {'at 4x':>7}")
     for classes, dim in SIZES:
         for method in METHODS:
-            # A sample's cost is the same in every batch; outer products would take minutes.
-            count = samples // 8 if method == "outer" else samples
+            # A sample costs the slow ones the same in every batch; they would take minutes.
+            count = samples // 8 if method in SLOW else samples
             what = {"method": method, "classes": classes, "features": dim}
             result = measure(count, seconds, **what)
-            if method in ("trace", "full"):
+            if method in ("trace", "full", "double"):
                 longer = measure(4 * samples, 0.001, **what)
                 result["peak_memory_bytes_at_4x_samples"] = longer.get("peak_memory_bytes")
             results.append(result)
@@ -192,7 +218,7 @@ def main(
     ratios = {
         f"K={classes}, d={dim}": {
             f"full over {other}": speed(results, classes, "full") / speed(results, classes, other)
-            for other in ("matmul", "float64", "outer", "read")
+            for other in ("gather", "matmul", "float64", "outer", "read")
         }
         for classes, dim in SIZES
     }

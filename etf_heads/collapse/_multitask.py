@@ -156,8 +156,10 @@ class MultiTaskCollapse(ClassificationCollapse):
     def _centres(self) -> Sequence[ClassStatistics]:
         for source in (0, 1):
             self._take_in(source)
-        complete = per_task_statistics(replace(self._rows(0), scatter=None).unified(), self.tasks)
-        partial = self._rows(1)
+        complete = per_task_statistics(
+            replace(self._rows(0), scatter=None).statistics(), self.tasks
+        )
+        partial = self._rows(1).statistics()
         merged = []
         for own, rows, name in zip(complete, self.tasks.slices, self.tasks.labels, strict=True):
             kept = (partial.keys >= rows.start) & (partial.keys < rows.stop)

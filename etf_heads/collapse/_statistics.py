@@ -65,16 +65,16 @@ class ClassStatistics:
         """
         features = features.detach().to(torch.float64)
         unique, inverse, counts = torch.unique(keys, return_inverse=True, return_counts=True)
-        means = _sum_by_group(features, inverse, len(unique)) / counts[:, None]
+        means = sum_by_group(features, inverse, len(unique)) / counts[:, None]
         residuals = means[inverse].neg_().add_(features)  # in place: fresh memory costs more
         squares = torch.linalg.vecdot(residuals, residuals)
-        traces = _sum_by_group(squares, inverse, len(unique))
+        traces = sum_by_group(squares, inverse, len(unique))
         if not covariance:
             return cls(unique, counts, means, traces)
         # A sample alone in its group is its mean: with many classes that spares most rows.
         alone = counts == 1
         rows = residuals[~alone[inverse]] if alone.any() else residuals
-        return cls(unique, counts, means, traces, _gram(rows))
+        return cls(unique, counts, means, traces, gram(rows))
 
     @classmethod
     def merge(cls, parts: Sequence[ClassStatistics]) -> ClassStatistics:
@@ -92,15 +92,20 @@ class ClassStatistics:
         """The same data with one row a group, where several rows have the same key."""
         unique, inverse = torch.unique(self.keys, return_inverse=True)
         groups = len(unique)
-        counts = _sum_by_group(self.counts, inverse, groups)
+        if groups == len(self.keys):
+            rows = self.keys.argsort()
+            return ClassStatistics(
+                unique, self.counts[rows], self.means[rows], self.traces[rows], self.scatter
+            )
+        counts = sum_by_group(self.counts, inverse, groups)
         sizes = self.counts.to(torch.float64)  # integers divide into the default dtype
         share = sizes / counts[inverse]
-        means = _sum_by_group(self.means * share[:, None], inverse, groups)
+        means = sum_by_group(self.means * share[:, None], inverse, groups)
         shifts = (self.means - means[inverse]) * sizes.sqrt()[:, None]
-        traces = _sum_by_group(self.traces + shifts.square().sum(1), inverse, groups)
+        traces = sum_by_group(self.traces + shifts.square().sum(1), inverse, groups)
         scatter = self.scatter
-        if scatter is not None and groups < len(self.keys):
-            scatter = scatter + _gram(shifts)
+        if scatter is not None:
+            scatter = scatter + gram(shifts)
         return ClassStatistics(unique, counts, means, traces, scatter)
 
     def of_rows(self, kept: Tensor) -> ClassStatistics:
@@ -189,17 +194,30 @@ def significant(variance: float, means: Tensor) -> float:
     return variance if variance > (64 * torch.finfo(torch.float64).eps) ** 2 * size else 0.0
 
 
-def _gram(rows: Tensor) -> Tensor:
-    """RᵀR of (n, d) rows, blocks on and above the diagonal only: it is symmetric."""
-    dim = rows.shape[1]
-    gram = rows.new_empty(dim, dim)
-    for start in range(0, dim, _BLOCK):
+def gram(rows: Tensor) -> Tensor:
+    """RᵀR of (n, d) rows, multiplied on and above the diagonal only: it is symmetric."""
+    return mirrored(upper_gram(rows, onto=rows.new_zeros(rows.shape[1], rows.shape[1])))
+
+
+def upper_gram(rows: Tensor, *, onto: Tensor, sign: int = 1) -> Tensor:
+    """A (d, d) matrix plus or minus RᵀR of (n, d) rows, on and above the diagonal, in float64."""
+    product = onto.to(torch.float64, copy=True)
+    for start in range(0, len(onto), _BLOCK):
         own = slice(start, start + _BLOCK)
-        gram[own, start:] = rows[:, own].T @ rows[:, start:]
-        gram[start + _BLOCK :, own] = gram[own, start + _BLOCK :].T
-    return gram
+        product[own, start:].add_(rows[:, own].T @ rows[:, start:], alpha=sign)
+    return product
 
 
-def _sum_by_group(values: Tensor, group: Tensor, groups: int) -> Tensor:
+def mirrored(upper: Tensor) -> Tensor:
+    """The matrix itself, its entries below the diagonal made those above it."""
+    for start in range(0, len(upper), _BLOCK):
+        own, below = slice(start, start + _BLOCK), slice(start + _BLOCK, None)
+        upper[below, own] = upper[own, below].T
+        corner = upper[own, own]
+        corner.copy_(corner.triu() + corner.triu(1).T)
+    return upper
+
+
+def sum_by_group(values: Tensor, group: Tensor, groups: int) -> Tensor:
     """(n, ...) values -> (groups, ...) sums of those that share a group."""
     return values.new_zeros(groups, *values.shape[1:]).index_add_(0, group, values)

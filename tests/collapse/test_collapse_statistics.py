@@ -104,11 +104,75 @@ def test_a_batch_may_be_written_over_after_update():
     assert_same(measure.class_statistics(), expected)
 
 
+SIZES = [7] * 42 + [6]
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
-def test_low_precision_is_accumulated_in_float64(dtype):
-    features, labels = data(dtype=dtype, offset=50.0)
+@pytest.mark.parametrize("offset", [0.0, 50.0, 1e4])
+def test_low_precision_is_multiplied_in_float32_or_on_request_in_float64(dtype, offset):
+    features, labels = data(dtype=dtype, offset=offset)
     exact = ClassStatistics.from_batch(features.double(), labels)
-    assert_same(fed(features, labels, [7] * 42 + [6]).class_statistics(), exact)
+    assert_same(fed(features, labels, SIZES).class_statistics(), exact, rtol=1e-6)
+    asked = fed(features, labels, SIZES, precision="float64")
+    assert_same(asked.class_statistics(), exact)
+    with pytest.raises(ValueError, match="precision='half' is unknown: possible are 'features'"):
+        SingleTaskCollapse(7, 5, precision="half")
+
+
+@pytest.mark.parametrize("first", [torch.float32, torch.float64])
+def test_features_of_several_precisions(first):
+    features, labels = data(offset=50.0)
+    rounded = features.clone()
+    measure = SingleTaskCollapse(7, 5)
+    for part in range(0, 300, 50):
+        rows = slice(part, part + 50)
+        dtype = first if part % 100 else torch.float32
+        rounded[rows] = features[rows].to(dtype).double()
+        measure.update(features[rows].to(dtype), labels[rows])
+    exact = ClassStatistics.from_batch(rounded, labels)
+    assert_same(measure.class_statistics(), exact, rtol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-12, 1e18, 1e30])
+def test_squares_beyond_float32(scale):
+    features, labels = data(dtype=torch.float32)
+    features = features * scale
+    exact = ClassStatistics.from_batch(features.double(), labels)
+    assert_same(fed(features, labels, SIZES).class_statistics(), exact)
+
+
+@pytest.mark.parametrize("drift", [30.0, 1e5])
+def test_features_that_drift_keep_their_digits(drift):
+    """The first means are far from the last ones, as while a network learns."""
+    features, labels = data(n=3000, dtype=torch.float32)
+    features[20:] += drift  # most samples are far from the first ones
+    exact = ClassStatistics.from_batch(features.double(), labels)
+    own = fed(features, labels, [20] + [40] * 74 + [20]).class_statistics()
+    assert_same(own, exact, rtol=1e-5)
+    second = fed(features[20:], labels[20:], [40] * 74 + [20])
+    second.merge_state(fed(features[:20], labels[:20]))  # rows about other points
+    assert_same(second.class_statistics(), exact, rtol=1e-5)
+
+
+def test_products_are_exact_whatever_the_user_allows():
+    features, labels = data(dtype=torch.float32, n=600)
+    exact = ClassStatistics.from_batch(features.double(), labels)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert_same(fed(features, labels).class_statistics(), exact, rtol=1e-6)
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("medium")
+        assert_same(fed(features, labels).class_statistics(), exact)
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def test_collapsed_float32_features_have_no_scatter():
+    generator = torch.Generator().manual_seed(0)
+    features = (torch.randn(5, 7, generator=generator) + 1e3)[torch.arange(5).repeat(300)]
+    measure = fed(features, torch.arange(5).repeat(300), [100] * 15)
+    assert measure.class_statistics().within == 0.0
+    assert measure.compute()["nc1"] == 0.0
 
 
 @pytest.mark.parametrize("dim", [127, 128, 300])
