@@ -7,12 +7,12 @@ zero has no direction: it becomes nan, and so does every mean that it enters.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
-_CHUNK = 2**22  # entries of a block of pairs: 32 MiB in float64
+from etf_heads.collapse._blocks import blocks
+from etf_heads.collapse._pairs import PairSample, angle_from_simplex, pair_means
 
 
 def centred(vectors: Tensor) -> Tensor:
@@ -50,9 +50,9 @@ def angle_deviation(vectors: Tensor) -> float:
         >>> angle_deviation(torch.eye(3))  # cosines are 0, not -1/2
         0.5
     """
-    simplex = 1 / (len(vectors) - 1)
-    directions = unit_rows(vectors)
-    return mean_over_pairs(directions, lambda cosines, _rows: (cosines + simplex).abs_())
+    vectors = at_unit_scale(vectors)
+    every = PairSample(len(vectors))
+    return pair_means(vectors, {"angle": angle_from_simplex(vectors)}, every)["angle"]
 
 
 def gram_deviation(vectors: Tensor) -> float:
@@ -64,7 +64,7 @@ def gram_deviation(vectors: Tensor) -> float:
     # G = PGP + rest, orthogonal to each other. PGP shares its eigenvectors with P, whose
     # eigenvalues on them are all equal: the distance is between eigenvalues, in O(K d²) and
     # without K x K numbers. The rest is that of the mean row m: PVm 1ᵀ + its transpose + m² 11ᵀ.
-    vectors = _at_unit_scale(vectors)
+    vectors = at_unit_scale(vectors)
     count, dim = vectors.shape
     mean = vectors.mean(0)
     rows = vectors - mean
@@ -84,7 +84,7 @@ def product_deviation(weight: Tensor, means: Tensor) -> float:
     :math:`\| W M^\top/\|W M^\top\|_F - (I - 11^\top/K)/\sqrt{K-1} \|_F`. In O(K d²) when K
     exceeds 2d, else in blocks of bounded memory.
     """
-    weight, means = _at_unit_scale(weight), _at_unit_scale(means)
+    weight, means = at_unit_scale(weight), at_unit_scale(means)
     size, dim = weight.shape
     simplex = 1 / math.sqrt(size - 1)
     if size > 2 * dim:
@@ -92,10 +92,10 @@ def product_deviation(weight: Tensor, means: Tensor) -> float:
         norm = math.sqrt(float(((weight.T @ weight) * (means.T @ means)).sum()))
         along = (weight * means).sum() - size * (weight.mean(0) * means.mean(0)).sum()
         return math.sqrt(2 - 2 * simplex * float(along) / norm) if norm > 0 else math.nan
-    norm = math.sqrt(sum(float((weight[r] @ means.T).square().sum()) for r in _blocks(size, size)))
+    norm = math.sqrt(sum(float((weight[r] @ means.T).square().sum()) for r in blocks(size, size)))
     total = 0.0
     # Distances entry by entry: the shorter 2 - 2 <.,.> would lose half the digits near 0.
-    for rows in _blocks(size, size):
+    for rows in blocks(size, size):
         gap = (weight[rows] @ means.T).div_(norm).add_(simplex / size)
         gap.diagonal(offset=rows.start).sub_(simplex)
         total += float(gap.square().sum())
@@ -104,7 +104,7 @@ def product_deviation(weight: Tensor, means: Tensor) -> float:
 
 def duality_gap(weight: Tensor, means: Tensor) -> float:
     r"""Squared Frobenius distance :math:`\|W/\|W\|_F - M/\|M\|_F\|_F^2` (Papyan et al. 2020)."""
-    weight, means = _at_unit_scale(weight), _at_unit_scale(means)
+    weight, means = at_unit_scale(weight), at_unit_scale(means)
     return float((weight / weight.norm() - means / means.norm()).square().sum())
 
 
@@ -122,36 +122,13 @@ def cross_coherence(frames: tuple[Tensor, ...]) -> float:
     directions = [unit_rows(frame) for frame in frames]
     for t, first in enumerate(directions):
         for second in directions[t + 1 :]:
-            for rows in _blocks(len(first), len(second)):
+            for rows in blocks(len(first), len(second)):
                 total += float((first[rows] @ second.T).abs_().sum())
             pairs += len(first) * len(second)
     return total / pairs if pairs else math.nan
 
 
-def mean_over_pairs(vectors: Tensor, value: Callable[[Tensor, slice], Tensor]) -> float:
-    """Mean over ordered pairs j != k of a function of blocks of the Gram matrix.
-
-    Args:
-        vectors: (K, d), K at least 2.
-        value: called with a block (rows, K) of VVᵀ and the slice of rows that it holds.
-    """
-    count = len(vectors)
-    total = 0.0
-    for rows in _blocks(count, count):
-        block = value(vectors[rows] @ vectors.T, rows)
-        block.diagonal(offset=rows.start).zero_()
-        total += float(block.sum())
-    return total / (count * (count - 1))
-
-
-def _at_unit_scale(vectors: Tensor) -> Tensor:
+def at_unit_scale(vectors: Tensor) -> Tensor:
     """Vectors over their largest entry: products of what is left neither over- nor underflow."""
     largest = vectors.abs().amax()
     return vectors / torch.where(largest > 0, largest, 1)
-
-
-def _blocks(size: int, columns: int) -> Iterator[slice]:
-    """Rows 0 to size of a table of pairs in blocks of a bounded number of entries."""
-    step = max(1, _CHUNK // columns)
-    for start in range(0, size, step):
-        yield slice(start, min(start + step, size))

@@ -9,11 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from etf_heads._tasks import Tasks, class_count
+from etf_heads._tasks import Tasks, class_count, positive_int
 from etf_heads.collapse import _frames as frames
 from etf_heads.collapse._classification import ClassificationCollapse
 from etf_heads.collapse._labels import check_features, labelled
 from etf_heads.collapse._metric import Covariance, check_finite
+from etf_heads.collapse._pairs import (
+    PairSample,
+    angle_from_simplex,
+    pair_means,
+    variance_over_distance,
+)
 from etf_heads.collapse._statistics import ClassStatistics
 
 
@@ -62,8 +68,11 @@ class SingleTaskCollapse(ClassificationCollapse):
 
     A class that has not been seen is left out of everything but ``nc2_*_weights``. When all
     class means coincide the quotients are infinite; a measure of zero vectors is nan. ``update``
-    costs the same for any K; ``compute`` compares all pairs of classes, O(K² d) time in blocks of
-    bounded memory.
+    costs the same for any K. ``compute`` compares all pairs of classes for ``cdnv`` and
+    ``nc2_angles_*``, O(K² d) time in blocks of bounded memory, up to K = 10,000. With more classes
+    it compares 1,000 of them, drawn uniformly, with all others; ``cdnv_stderr`` and
+    ``nc2_angles_*_stderr`` then stand beside the values, their standard errors. Everything else is
+    O(K d²) and exact.
 
     Args:
         num_features: d.
@@ -72,7 +81,9 @@ class SingleTaskCollapse(ClassificationCollapse):
             sample instead of O(d²).
         reservoir: number of samples, drawn uniformly, to keep for ``nc4``; none by default.
         published: whether to use the definitions of the published code instead, see above.
-        seed: of the draw.
+        compared_classes: number of classes that are compared with all others in ``cdnv`` and
+            ``nc2_angles_*``; at least K for all of them, None for the rule above.
+        seed: of the draws.
         kwargs: further keyword arguments of :class:`torchmetrics.Metric`.
 
     Example:
@@ -96,6 +107,7 @@ class SingleTaskCollapse(ClassificationCollapse):
         covariance: Covariance = "full",
         reservoir: int = 0,
         published: bool = False,
+        compared_classes: int | None = None,
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
@@ -105,6 +117,9 @@ class SingleTaskCollapse(ClassificationCollapse):
         self.num_classes = class_count(num_classes, "num_classes")
         self.tasks = Tasks((self.num_classes,))
         self.published = published
+        if compared_classes is not None:
+            positive_int(compared_classes, "compared_classes")
+        self.compared_classes, self.seed = compared_classes, seed
         zero = torch.zeros(num_features, dtype=torch.float64)
         self.add_state("elsewhere_sum", default=zero, dist_reduce_fx="sum")
 
@@ -132,7 +147,12 @@ class SingleTaskCollapse(ClassificationCollapse):
         elsewhere = self.elsewhere_sum if self.elsewhere_sum.any() else None
         weight = None if vectors is None else vectors[0]
         return single_task_collapse(
-            self._statistics(), weight, out_of_distribution=elsewhere, published=self.published
+            self._statistics(),
+            weight,
+            out_of_distribution=elsewhere,
+            published=self.published,
+            compared_classes=self.compared_classes,
+            seed=self.seed,
         )
 
     def _centres(self) -> Sequence[ClassStatistics]:
@@ -149,6 +169,8 @@ def single_task_collapse(
     *,
     out_of_distribution: Tensor | None = None,
     published: bool = False,
+    compared_classes: int | None = None,
+    seed: int = 0,
 ) -> dict[str, float]:
     """The measures of :class:`SingleTaskCollapse` as a function of statistics.
 
@@ -157,6 +179,9 @@ def single_task_collapse(
         weight: (K, d) float64 class vectors, row k for label k.
         out_of_distribution: (d,) mean feature, at any scale, of data from elsewhere.
         published: whether to use the definitions of the published code.
+        compared_classes: number of classes that are compared with all others; None: all up to
+            10,000, and 1,000 above.
+        seed: of the draw of these.
 
     Raises:
         ValueError: if fewer than two classes were seen.
@@ -166,13 +191,13 @@ def single_task_collapse(
         statistics = replace(statistics, origin=statistics.sample_mean)
     means = statistics.centred_means
     values = variability(statistics, "nc1")
-    values["cdnv"] = class_distance_normalised_variance(statistics)
-    values |= _equiangular_tightness(means, "means", published)
+    sample = PairSample(compared_classes, seed)
+    values |= _equiangular_tightness(means, "means", published, sample, statistics)
     if weight is not None:
         every, seen = weight, weight[statistics.keys]
         if not published:
             every, seen = frames.centred(every), frames.centred(seen)
-        values |= _equiangular_tightness(every, "weights", published)
+        values |= _equiangular_tightness(every, "weights", published, sample)
         values["nc3"] = frames.duality_gap(seen, means)
         values["nc3_product"] = frames.product_deviation(seen, means)
     if out_of_distribution is not None:
@@ -202,19 +227,25 @@ def class_distance_normalised_variance(statistics: ClassStatistics) -> float:
     Galanti, György and Hutter, "On the role of neural collapse in transfer learning" (ICLR 2022).
     """
     means = frames.centred(statistics.means)
-    squares = means.square().sum(1)
-    variances = statistics.traces / statistics.counts
-
-    def ratio(products: Tensor, rows: slice) -> Tensor:
-        distances = (squares[rows, None] + squares - 2 * products).clamp_min_(0)
-        return (variances[rows, None] + variances) / (2 * distances)
-
-    return frames.mean_over_pairs(means, ratio)
+    function = variance_over_distance(means, statistics.traces / statistics.counts)
+    return pair_means(means, {"cdnv": function}, PairSample(len(means)))["cdnv"]
 
 
-def _equiangular_tightness(vectors: Tensor, of: str, published: bool) -> dict[str, float]:
-    return {
+def _equiangular_tightness(
+    vectors: Tensor,
+    of: str,
+    published: bool,
+    sample: PairSample,
+    statistics: ClassStatistics | None = None,
+) -> dict[str, float]:
+    """NC2 of vectors; of class means also the CDNV, from the same products of pairs."""
+    largest = vectors.abs().amax()
+    scaled = frames.at_unit_scale(vectors)
+    functions = {f"nc2_angles_{of}": angle_from_simplex(scaled)}
+    if statistics is not None:
+        variances = statistics.traces / statistics.counts / largest / largest
+        functions["cdnv"] = variance_over_distance(scaled, variances)
+    return pair_means(scaled, functions, sample) | {
         f"nc2_norms_{of}": frames.norm_variation(vectors, correction=int(published)),
-        f"nc2_angles_{of}": frames.angle_deviation(vectors),
         f"nc2_gram_{of}": frames.gram_deviation(vectors),
     }

@@ -14,7 +14,12 @@ from collapse_reference import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from etf_heads.collapse import SingleTaskCollapse, _frames, class_distance_normalised_variance
+from etf_heads.collapse import (
+    SingleTaskCollapse,
+    _frames,
+    class_distance_normalised_variance,
+    single_task_collapse,
+)
 from etf_heads.geometry import simplex_etf
 
 
@@ -199,8 +204,53 @@ def test_blocks_of_pairs_do_not_change_the_measures(monkeypatch):
     measure = SingleTaskCollapse(4, 9)
     measure.update(features, labels)
     whole = measure.compute(weight)
-    monkeypatch.setattr("etf_heads.collapse._frames._CHUNK", 20)  # two rows at a time
+    monkeypatch.setattr("etf_heads.collapse._blocks._ENTRIES", 20)  # two rows at a time
     assert measure.compute(weight) == pytest.approx(whole, rel=1e-12)
+
+
+def many_classes(classes=300, dim=7):
+    generator = torch.Generator().manual_seed(2)
+    labels = torch.arange(classes).repeat(3)
+    means = torch.randn(classes, dim, generator=generator, dtype=torch.float64)
+    noise = torch.randn(3 * classes, dim, generator=generator, dtype=torch.float64)
+    return means[labels] + 0.3 * noise, labels, means + 0.2
+
+
+SAMPLED = ("cdnv", "nc2_angles_means", "nc2_angles_weights")
+
+
+def test_sampled_pairs_are_unbiased_and_their_standard_errors_true():
+    features, labels, weight = many_classes()
+    exact = SingleTaskCollapse(7, 300, compared_classes=300)
+    exact.update(features, labels)
+    statistics, values = exact.class_statistics(), exact.compute(weight)
+    assert not any(name.endswith("_stderr") for name in values)
+    errors = {name: [] for name in SAMPLED}
+    for seed in range(200):
+        own = single_task_collapse(statistics, weight, compared_classes=60, seed=seed)
+        for name in SAMPLED:
+            errors[name].append((own[name] - values[name]) / own[f"{name}_stderr"])
+        rest = {n: v for n, v in own.items() if n not in SAMPLED and not n.endswith("_stderr")}
+        assert rest == {name: values[name] for name in rest}
+    for found in errors.values():  # of unit normal errors: the mean within 4, the spread within 15%
+        assert abs(np.mean(found)) < 4 / math.sqrt(200)
+        assert 0.85 < np.std(found) < 1.15
+
+
+def test_more_classes_than_are_compared_are_sampled(monkeypatch):
+    features, labels, weight = many_classes()
+    monkeypatch.setattr("etf_heads.collapse._pairs.EXACT_CLASSES", 299)
+    monkeypatch.setattr("etf_heads.collapse._pairs.SAMPLED_CLASSES", 50)
+    measure = SingleTaskCollapse(7, 300)
+    measure.update(features, labels)
+    values = measure.compute(weight)
+    assert {f"{name}_stderr" for name in SAMPLED} <= set(values)
+    assert values == measure.compute(weight)  # the same draw each time
+    other = SingleTaskCollapse(7, 300, seed=1)
+    other.update(features, labels)
+    assert other.compute(weight)["cdnv"] != values["cdnv"]
+    with pytest.raises(ValueError, match="compared_classes must be a positive integer, got 0"):
+        SingleTaskCollapse(7, 300, compared_classes=0)
 
 
 @pytest.mark.parametrize(
