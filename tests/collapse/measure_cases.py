@@ -1,0 +1,75 @@
+"""Every measure, for the laws in test_measure_laws.py: a new one adds a row."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from etf_heads.collapse import (
+    CollapseMetric,
+    ManyClassCollapse,
+    MultiSourceCollapse,
+    MultiTaskCollapse,
+    RegressionCollapse,
+    SingleTaskCollapse,
+    VarianceCollapse,
+)
+
+DIM = 6
+TASKS = {"a": 4, "b": 3}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A measure, and what its ``update`` takes from N samples.
+
+    Attributes:
+        make: the measure for DIM features.
+        labels: labels (N, 2) of TASKS, some -100, as ``update`` takes them.
+        weight: rows of class vectors that ``compute`` takes; None when it takes none.
+        features: features (N, DIM) as ``update`` takes them.
+        more: further arguments of ``update``.
+    """
+
+    make: Callable[[], CollapseMetric]
+    labels: Callable[[Tensor], Any]
+    weight: int | None = None
+    features: Callable[[Tensor], Any] = lambda features: features
+    more: tuple[Any, ...] = ()
+
+
+MEASURES = {
+    "single": Case(lambda: SingleTaskCollapse(DIM, 4), lambda y: y[:, 0], 4),
+    "single, traces": Case(
+        lambda: SingleTaskCollapse(DIM, 4, covariance="trace"), lambda y: y[:, 0], 4
+    ),
+    "single, published": Case(
+        lambda: SingleTaskCollapse(DIM, 4, published=True), lambda y: y[:, 0], 4
+    ),
+    "many classes": Case(lambda: ManyClassCollapse(DIM, 4), lambda y: y[:, 0], 4),
+    "multi-task": Case(lambda: MultiTaskCollapse(DIM, TASKS), lambda y: y, 7),
+    "multi-source": Case(
+        lambda: MultiSourceCollapse(DIM, TASKS),
+        lambda y: list(y.T),
+        7,
+        features=lambda features: [features, features],
+    ),
+    "regression": Case(lambda: RegressionCollapse(DIM, 2), lambda y: y.double().clamp_min(-1), 2),
+}
+
+
+def variance_pair(measure: VarianceCollapse) -> VarianceCollapse:
+    """A variance measure that has seen training data: its laws are those of the test split."""
+    generator = torch.Generator().manual_seed(9)
+    features = torch.randn(50, DIM, generator=generator, dtype=torch.float64)
+    measure.update(features, torch.arange(50) % 4, "train")
+    return measure
+
+
+MEASURES["variance"] = Case(
+    lambda: variance_pair(VarianceCollapse(DIM, 4, test_samples=0)),
+    lambda y: y[:, 0],
+    more=("test",),
+)
