@@ -6,6 +6,7 @@ dtype here. Nothing in this package holds state.
 
 from etf_heads.geometry._bounds import levenshtein_bound, rankin_bound, welch_bound
 from etf_heads.geometry._compound import compound_etf
+from etf_heads.geometry._hull import one_vs_rest_distance
 from etf_heads.geometry._nearest import Solver, nearest_etf, nearest_orientation
 from etf_heads.geometry._polar import polar
 from etf_heads.geometry._riemannian import riemannian_polar
@@ -18,7 +19,7 @@ from etf_heads.geometry._simplex import (
     simplex_gram,
     simplex_scale,
 )
-from etf_heads.geometry._softmax_code import one_vs_rest_distance, softmax_code
+from etf_heads.geometry._softmax_code import softmax_code
 from etf_heads.geometry._transforms import dct, hadamard
 from etf_heads.geometry._walsh_hadamard import WalshHadamard, hadamard_rows
 

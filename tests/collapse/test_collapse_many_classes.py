@@ -36,6 +36,24 @@ def test_margin_agrees_with_a_general_solver(classes, dim):
     assert one_versus_rest_margin(vectors) == pytest.approx(min(margins), rel=1e-5, abs=1e-6)
 
 
+def test_margin_of_many_classes_is_that_over_all_others():
+    """More others than the first ones tried, with some vectors inside the hull or twice."""
+    nnls = pytest.importorskip("scipy.optimize").nnls
+    generator = torch.Generator().manual_seed(0)
+    for dim, inside in ((6, False), (20, False), (6, True)):
+        vectors = torch.randn(400, dim, generator=generator, dtype=torch.float64)
+        if inside:
+            vectors[7] = vectors[1:4].sum(0)
+        units = unit(vectors.numpy())
+        distances = []
+        for k in range(400):
+            others = np.delete(units, k, axis=0) - units[k]
+            system = np.vstack([others.T, np.ones(399)])
+            shares = nnls(system, np.eye(dim + 1)[-1])[0]
+            distances.append(np.linalg.norm(shares / shares.sum() @ others))
+        assert one_versus_rest_margin(vectors) == pytest.approx(min(distances), rel=1e-9)
+
+
 @pytest.mark.parametrize("classes", [2, 3, 10])
 def test_margin_of_a_simplex_etf(classes):
     # The others' average is -w/(K-1): the distance is K/(K-1).
