@@ -33,17 +33,17 @@ REGIMES: dict[str, Settings] = {
     "few images": {
         "image_size": 16,
         "classes": (20,),
-        "train_images": 4_000,
+        "train_images": 2_000,
         "test_images": 2_000,
         "augment": False,
-        "epochs": 16,
+        "epochs": 20,
     },
     "augmented": {
         "image_size": 16,
         "features": 120,
         "train_images": 8_000,
         "test_images": 4_000,
-        "epochs": 8,
+        "epochs": 6,
     },
     "long tail": {
         "image_size": 16,
@@ -184,14 +184,14 @@ CLAIM = Claim(
     ),
     plans={
         "reduced": Plan(
-            "cifar100", SMALL, _variants(REGIMES), seeds=(10, 11, 12, 13, 14), trials=6
+            "cifar100", SMALL, _variants(REGIMES), seeds=(10, 11, 12, 13, 14), trials=7
         ),
         "full": Plan(
             "cifar100",
             {"feature_norm": None},
             _variants(FULL),
             seeds=(10, 11, 12, 13, 14),
-            trials=6,
+            trials=7,
         ),
     },
     judge=judge,

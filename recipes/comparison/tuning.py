@@ -63,9 +63,9 @@ def grid(config: RunConfig) -> dict[str, tuple[float, ...]]:
     last linear maps, or the temperature where the loss is of cosines, which do not feel that decay.
     """
     own = (
-        {"head_decay": (config.head_decay, 10.0, 20.0, 5.0)}
+        {"head_decay": (config.head_decay, 10.0, 20.0)}
         if config.loss == "cross-entropy"
-        else {"temperature": (config.temperature, 0.1, 1.0, 0.5)}
+        else {"temperature": (config.temperature, 0.1, 1.0)}
     )
     shared = {
         name: tuple(getattr(config, name) * factor for factor in (1.0, 3.0, 1 / 3))
