@@ -105,7 +105,7 @@ def _steps(result: Any) -> list[Line]:
 
 def _claims(*results: Any) -> str:
     by_name = {result["claim"]: result for result in results}
-    return terminal_table(overview([by_name[name] for name in CLAIMS]))
+    return terminal_table(overview([by_name[name] for name in CLAIMS if name in by_name]))
 
 
 PARTS = (
