@@ -6,6 +6,7 @@ dtype here. Nothing in this package holds state.
 
 from etf_heads.geometry._bounds import levenshtein_bound, rankin_bound, welch_bound
 from etf_heads.geometry._compound import compound_etf
+from etf_heads.geometry._hadamard_init import hadamard_init
 from etf_heads.geometry._hull import one_vs_rest_distance
 from etf_heads.geometry._nearest import Solver, nearest_etf, nearest_orientation
 from etf_heads.geometry._polar import polar
@@ -31,6 +32,7 @@ __all__ = [
     "delsarte_goethals_signs",
     "gold_signs",
     "hadamard",
+    "hadamard_init",
     "hadamard_rows",
     "helmert",
     "helmert_contract",

@@ -6,11 +6,10 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from etf_heads._tasks import Tasks
 from etf_heads.theory._roots import falling_root
@@ -26,7 +25,12 @@ class GapLoss(ABC):
     generalisation of "Neural Collapse in Multi-Task Learning" is our own derivation, checked
     against descent; with label smoothing and focal loss it agrees with Zhou et al. ("Are all
     losses created equal", NeurIPS 2022).
+
+    Attributes:
+        convex: whether the loss is convex in the logits.
     """
+
+    convex: ClassVar[bool] = True
 
     @abstractmethod
     def value(self, num_classes: int, gap: float) -> float:
@@ -159,7 +163,8 @@ class SquaredError(GapLoss):
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Loss of each sample."""
         num_classes = logits.shape[-1]
-        targets = F.one_hot(labels, num_classes).to(logits.dtype) - 1 / num_classes
+        right = labels[..., None] == torch.arange(num_classes, device=labels.device)
+        targets = right.to(logits.dtype) - 1 / num_classes
         return 0.5 * (logits - self.target * targets).square().sum(-1)
 
 
@@ -186,6 +191,7 @@ class Focal(GapLoss):
         3.526055
     """
 
+    convex: ClassVar[bool] = False
     gamma: float = 2.0
 
     def __post_init__(self) -> None:
