@@ -102,7 +102,7 @@ def test_split_tasks_label_each_image_once(cifar100):
     for k, labels in zip(
         data.train.images[:, 0, 0, 0].tolist(), data.train.labels.tolist(), strict=True
     ):
-        expected = [-1] * 5
+        expected = [-100] * 5
         expected[k // 20] = k % 20
         assert labels == expected
 
@@ -200,6 +200,8 @@ def test_labels_of_classes_make_tasks_on_the_same_images(folder):
         ({"a": {"ant": 0, "bee": 1, "elm": 0}}, "does not name the class 'fir'"),
         ({"a": {"ant": 0, "bee": "1", "elm": 0, "fir": 1}}, "all integers or all strings"),
         ({"a": {"ant": 1, "bee": 1, "elm": 1, "fir": 1}}, "task 'a' has 1 labels"),
+        ({"a": {"ant": 1, "bee": 0, "elm": -1, "fir": 1}}, "label -1, .* null or -100"),
+        ({"a": {"ant": 1, "bee": None, "elm": -100, "fir": 1}}, "task 'a' has 1 labels"),
     ],
 )
 def test_a_wrong_tasks_file_is_named_with_its_fault(tmp_path, tasks, message):
@@ -209,6 +211,17 @@ def test_a_wrong_tasks_file_is_named_with_its_fault(tmp_path, tasks, message):
     assert str(path) in str(error.value)
     with pytest.raises(ValueError, match="there is no such file"):
         read_tasks(tmp_path / "none.json", list(FOLDERS))
+
+
+def test_null_and_minus_100_are_no_label(tmp_path):
+    first = {"ant": 0, "bee": None, "elm": 1, "fir": -100}
+    tasks = {
+        "first": first,
+        "second": dict.fromkeys(("bee", "elm"), "x") | {"ant": "y", "fir": None},
+    }
+    sizes, labels = read_tasks(tasks_file(tmp_path, tasks), ["ant", "bee", "elm", "fir"])
+    assert sizes == {"first": 2, "second": 2}
+    assert labels.tolist() == [[0, 1], [-100, 0], [1, 0], [-100, -100]]
 
 
 @pytest.mark.parametrize("name", ["multi-mnist-10-10", "multi-cifar10-10-10", "cifar100", "celeba"])

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 import recipes.train
 import recipes.training.engine
-import recipes.training.weighting._strategy
+import recipes.training.strategies.equal
 from recipes.data import load_data
 from recipes.training.building import build_network
 from recipes.training.checkpoint import newest_checkpoint
@@ -137,7 +137,7 @@ def test_every_head_is_finite_before_training(name):
 @pytest.fixture
 def scaled(monkeypatch):
     """Runs on a CPU scale their loss, as with fp16; by how much after each step is in the list."""
-    scales, after_step = [], recipes.training.weighting._strategy.EqualWeighting.after_step
+    scales, after_step = [], recipes.training.strategies.equal.EqualWeighting.after_step
 
     def make(config):
         accelerator = make_accelerator(config)
@@ -149,7 +149,7 @@ def scaled(monkeypatch):
         after_step(self, images, labels)
 
     monkeypatch.setattr(recipes.training.engine, "make_accelerator", make)
-    monkeypatch.setattr(recipes.training.weighting._strategy.EqualWeighting, "after_step", noted)
+    monkeypatch.setattr(recipes.training.strategies.equal.EqualWeighting, "after_step", noted)
     return scales
 
 

@@ -10,7 +10,7 @@ from recipes.data import load_data
 from recipes.training.building import build_network
 from recipes.training.engine import train
 from recipes.training.heads import HEADS
-from recipes.training.weighting._strategy import EqualWeighting
+from recipes.training.strategies.equal import EqualWeighting
 
 pytestmark = pytest.mark.recipes
 

@@ -6,6 +6,7 @@ import torch
 from accelerate import Accelerator
 from data_files import write_folder
 from recipe_runs import TINY, kill_in_mid_epoch, run
+from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from etf_heads import CorrelatedETFHead, NearestETFHead
@@ -208,6 +209,17 @@ def test_two_processes_measure_tasks_with_their_own_samples_as_one_does(config, 
         assert together[part]["accuracy"] == pytest.approx(alone[part]["accuracy"])
     assert together["collapse"] == pytest.approx(alone["collapse"], rel=1e-4, abs=1e-6)
     assert trained["train"]["loss"] < together["train"]["loss"]
+
+
+def test_two_processes_take_the_steps_of_one(config, tmp_path):
+    """Without statistics of batches; labels are missing, and images shifted and mirrored."""
+    settings = replace(config, backbone="cnn-image-by-image", feature_norm=None, epochs=1)
+    one, two = (replace(settings, output=tmp_path / name) for name in ("one", "two"))
+    assert run(one) == [0]
+    assert run(two, processes=2) == [0, 0]
+    alone, together = (load_file(c.run_dir / "model.safetensors") for c in (one, two))
+    for name, value in alone.items():
+        torch.testing.assert_close(together[name], value, rtol=1e-3, atol=1e-4)
 
 
 def test_the_report_shows_the_measures_that_the_runs_have(config, tmp_path):

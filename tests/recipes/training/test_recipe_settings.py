@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from recipes.command import command
 from recipes.training.backbones import BACKBONES
 from recipes.training.heads import HEADS
 from recipes.training.settings import PRESETS, RunConfig, parse_config
@@ -110,3 +111,37 @@ def test_train_script_shows_its_presets():
         check=True,
     )
     assert "multi-digits" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["train multi-digits", "compare celeba", "convert celeba", "theory images", "paper"],
+)
+def test_help_needs_no_torch(command):
+    name, *arguments = command.split()
+    code = (
+        "import atexit, runpy, sys\n"
+        "atexit.register(lambda: print(*{'torch', 'accelerate', 'timm'} & set(sys.modules)))\n"
+        f"sys.argv = {[name, *arguments, '--help']}\n"
+        f"runpy.run_path('recipes/{name}.py', run_name='__main__')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={"PYTHONPATH": str(ROOT), "COLUMNS": "100"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "--output" in done.stdout
+    assert not done.stdout.splitlines()[-1].strip()  # none of them was imported
+
+
+def test_interruption_ends_in_one_line_that_names_resume(capsys, monkeypatch):
+    for rank, lines in (("0", 1), ("1", 0)):
+        monkeypatch.setenv("RANK", rank)
+        with pytest.raises(SystemExit, match="130"), command():
+            raise KeyboardInterrupt
+        said = capsys.readouterr().err.strip().splitlines()
+        assert len(said) == lines
+        assert all("--resume goes on" in line for line in said)

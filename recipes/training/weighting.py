@@ -17,27 +17,22 @@ gradient: an aggregator does not see it, and to a scalarizer its loss stays what
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from accelerate import Accelerator
-
-    from recipes.training.network import Network
-    from recipes.training.weighting._strategy import EqualWeighting
-
-    Build = Callable[[Accelerator, Network, Mapping[str, int]], EqualWeighting]
+Build = Callable[..., Any]
+"""(accelerator, network, classes by task name) to a strategy, see ``strategies/equal.py``."""
 
 
 def _strategy(file: str, kind: str, *first: str, **options: Any) -> Build:
-    """A class of a file of this folder, which is imported when it is called."""
-    module = f"{__name__}._{file}"
+    """A class of a file in ``strategies/``, which is imported when it is called."""
+    module = f"recipes.training.strategies.{file}"
     return lambda *run: getattr(import_module(module), kind)(*first, *run, **options)
 
 
 WEIGHTINGS: dict[str, Build] = {
-    "equal": _strategy("strategy", "EqualWeighting"),
+    "equal": _strategy("equal", "EqualWeighting"),
     "mgda": _strategy("aggregated", "AggregatedWeighting", "mgda", "MGDA"),
     "uncertainty": _strategy("scalarized", "UncertaintyWeighting"),
     "pcgrad": _strategy("aggregated", "AggregatedWeighting", "pcgrad", "PCGrad"),

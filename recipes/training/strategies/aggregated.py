@@ -13,7 +13,7 @@ from accelerate.utils import broadcast
 from torch import Tensor, nn
 
 from recipes.training.network import Network
-from recipes.training.weighting._strategy import Strategy, torchjd
+from recipes.training.strategies.equal import Strategy, torchjd
 
 
 class AggregatedWeighting(Strategy):

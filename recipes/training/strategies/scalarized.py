@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from recipes.training.network import Network
-from recipes.training.weighting._strategy import State, Strategy, torchjd
+from recipes.training.strategies.equal import State, Strategy, torchjd
 
 
 class ScalarizedWeighting(Strategy):

@@ -1,0 +1,1 @@
+"""Task weighting strategies; ``recipes.training.weighting`` has their names."""
