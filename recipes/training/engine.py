@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,7 +28,7 @@ from recipes.training.checkpoint import (
 )
 from recipes.training.measure import measure
 from recipes.training.network import Network
-from recipes.training.optimizer import make_optimizer, warm_up_then_cosine
+from recipes.training.optimizer import make_optimizer, optimizer_over, warm_up_then_cosine
 from recipes.training.processes import (
     Stopwatch,
     all_finite,
@@ -292,7 +293,7 @@ class Run:
             tasks=self.data.tasks,
             terminal_epoch=terminal_epoch(self.progress.history),
             gram=class_cosines(self.network.head.weight, self.data.tasks),
-            counts=counts(self.network, type(self.optimizer.optimizer)),
+            counts=counts(self.network, partial(optimizer_over, settings=self.config)),
             provenance=provenance(self.accelerator.device) | machine,
         )
         result.write(self.config.run_dir)

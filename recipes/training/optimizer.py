@@ -18,10 +18,14 @@ def make_optimizer(
     network: Network, others: Iterable[nn.Parameter], settings: Settings
 ) -> Optimizer:
     """The optimiser of the settings over the network, and what the task weighting learns."""
-    groups = parameter_groups(network, others, settings)
+    return optimizer_over(parameter_groups(network, others, settings), settings)
+
+
+def optimizer_over(parameters: Iterable[Any], settings: Settings) -> Optimizer:
+    """The same over any parameters, or groups of them."""
     if settings.optimizer == "sgd":
-        return SGD(groups, lr=settings.lr, momentum=0.9, nesterov=True, fused=True)
-    return AdamW(groups, lr=settings.lr, fused=True)
+        return SGD(parameters, lr=settings.lr, momentum=0.9, nesterov=True, fused=True)
+    return AdamW(parameters, lr=settings.lr, fused=True)
 
 
 def parameter_groups(

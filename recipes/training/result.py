@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -137,7 +137,9 @@ def class_cosines(weight: Tensor, tasks: Mapping[str, int]) -> list[list[float]]
     return [[round(c, 4) for c in row] for row in (vectors @ vectors.T).tolist()]
 
 
-def counts(network: Network, optimizer: type[Optimizer]) -> dict[str, int]:
+def counts(
+    network: Network, optimizer: Callable[[list[nn.Parameter]], Optimizer]
+) -> dict[str, int]:
     """What head and model cost: parameters, and bytes in checkpoints and the optimiser's state."""
     model = model_costs(network, optimizer)
     return {

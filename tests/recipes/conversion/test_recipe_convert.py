@@ -55,7 +55,7 @@ def test_a_classifier_that_is_an_etf_already_is_converted_without_loss(trained, 
     rotation, _ = torch.linalg.qr(torch.randn(20, 20, generator=torch.Generator().manual_seed(0)))
     weight = 3 * compound_etf([10, 10], 20, dtype=torch.float32) @ rotation
     weight[:10] += torch.ones(20)  # the same for all classes of a task: softmax does not see it
-    network.head.linear.weight.data.copy_(weight)
+    network.head.weight.data.copy_(weight)
     write_weights(network, tmp_path)
     make = swapped(replace(config, output=tmp_path), "from_linear")
     converted = make(config, multi_digits())

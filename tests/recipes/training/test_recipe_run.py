@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,9 @@ from recipes.training.building import build_network
 from recipes.training.engine import train
 from recipes.training.heads import HEADS
 from recipes.training.measure import measure
+from recipes.training.optimizer import optimizer_over
 from recipes.training.processes import make_accelerator, tracker_scalars
-from recipes.training.result import RunResult, class_cosines
+from recipes.training.result import RunResult, class_cosines, counts
 
 pytestmark = pytest.mark.recipes
 ROOT = Path(__file__).parents[3]
@@ -68,7 +70,7 @@ def test_counts_are_those_of_the_saved_weights(result):
     load_model(network, weights)
     assert result.counts["head_parameters"] == 20 * 20 + 20
     assert result.counts["model_parameters"] == sum(p.numel() for p in network.parameters())
-    assert result.counts["checkpoint_bytes"] == weights.stat().st_size
+    assert result.counts["checkpoint_bytes"] == sum(v.nbytes for v in load_file(weights).values())
     moments = 2 * 4 * result.counts["model_parameters"]
     steps = 4 * len(list(network.parameters()))
     assert result.counts["optimizer_state_bytes"] == moments + steps
@@ -76,7 +78,7 @@ def test_counts_are_those_of_the_saved_weights(result):
 
 def test_gram_holds_the_cosines_of_centred_class_vectors(result):
     weights = load_file(Path(result.config["output"]) / "model.safetensors")
-    left = weights["head.linear.weight"][:10]
+    left = weights["head.weight"][:10]
     left = left - left.mean(0)
     expected = torch.nn.functional.cosine_similarity(left[2], left[7], dim=0).item()
     assert result.tasks == {"left": 10, "right": 10}
@@ -217,3 +219,14 @@ def test_no_epochs_measure_the_untrained_network(tmp_path):
     result = train(replace(SHORT, epochs=0, output=tmp_path / "run"))
     assert [row["epoch"] for row in result.history] == [0]
     assert load_file(tmp_path / "run" / "model.safetensors")
+
+
+@pytest.mark.parametrize(("optimizer", "moments"), [("adamw", 2), ("sgd", 1)])
+def test_counts_are_those_of_the_optimizer_that_trained(optimizer, moments):
+    settings = replace(SHORT, optimizer=optimizer, head="compound")
+    network = build_network(settings, multi_digits())
+    found = counts(network, partial(optimizer_over, settings=settings))
+    parameters = list(network.parameters())
+    steps = 4 * len(parameters) if optimizer == "adamw" else 0
+    assert found["optimizer_state_bytes"] == moments * sum(p.nbytes for p in parameters) + steps
+    assert found["head_parameters"] == 0
