@@ -13,10 +13,13 @@ collapsed (each class says so).
   :class:`ClassStatistics`, or of covariances.
 - :class:`NearestCentreDisagreement` and :class:`MultiSourceDisagreement`, made by a measure's
   ``decisions``, are the second pass that NC4 and S_NC5 need.
+- :func:`error_exponent` of class vectors and means, and :func:`separation_fuzziness` with
+  :func:`separation_law` from layer to layer.
 - ``plot_values``, ``plot_gram`` and ``plot_class_plane`` draw (with matplotlib).
 """
 
 from etf_heads.collapse._decisions import MultiSourceDisagreement, NearestCentreDisagreement
+from etf_heads.collapse._exponent import error_exponent
 from etf_heads.collapse._layers import LayerwiseCollapse, pooled
 from etf_heads.collapse._many_classes import (
     ManyClassCollapse,
@@ -32,6 +35,7 @@ from etf_heads.collapse._multitask import (
 )
 from etf_heads.collapse._plot import plot_class_plane, plot_gram, plot_values
 from etf_heads.collapse._regression import RegressionCollapse, regression_collapse
+from etf_heads.collapse._separation import separation_fuzziness, separation_law
 from etf_heads.collapse._single import (
     SingleTaskCollapse,
     class_distance_normalised_variance,
@@ -55,6 +59,7 @@ __all__ = [
     "class_distance_normalised_variance",
     "class_variance",
     "cluster_variance",
+    "error_exponent",
     "many_class_collapse",
     "multi_source_collapse",
     "multi_task_collapse",
@@ -65,5 +70,7 @@ __all__ = [
     "plot_values",
     "pooled",
     "regression_collapse",
+    "separation_fuzziness",
+    "separation_law",
     "single_task_collapse",
 ]
