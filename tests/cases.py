@@ -25,7 +25,16 @@ from etf_heads import (
     SphericalCodeHead,
     Tasks,
 )
-from etf_heads.codes import Code, GramCode, SimplexCode
+from etf_heads.codes import (
+    AssignedCode,
+    Code,
+    CrossPolytopeCode,
+    DelsarteGoethalsCode,
+    GoldCode,
+    GramCode,
+    KerdockCode,
+    SimplexCode,
+)
 from etf_heads.geometry import compound_etf
 from etf_heads.heads import FixedHead, Head
 from etf_heads.orientation import (
@@ -69,6 +78,16 @@ def gram() -> torch.Tensor:
     return 9 * vectors @ vectors.T / vectors.square().sum()
 
 
+def assigned(code: Code, tasks: Any) -> AssignedCode:
+    """Some rows of a code in a random order."""
+    generator = torch.Generator().manual_seed(7)
+    result = AssignedCode(code, tasks)
+    orders = [torch.randperm(k, generator=generator) for k in code.tasks.sizes]
+    parts = zip(code.tasks.slices, orders, result.tasks.sizes, strict=True)
+    result.assign(torch.cat([rows.start + order[:k] for rows, order, k in parts]))
+    return result
+
+
 _TASKS = {"left": 10, "right": 10}
 CODES: dict[str, Callable[[], Code]] = {
     "simplex": lambda: SimplexCode(5),
@@ -76,6 +95,12 @@ CODES: dict[str, Callable[[], Code]] = {
     "independent": lambda: SimplexCode([5, 3, 5], cross_task="independent"),
     "gram": lambda: GramCode(gram(), [3, 4, 2]),
     "two bases": lambda: TwoBasesCode(12),
+    "cross-polytope": lambda: CrossPolytopeCode({"a": 5, "b": 4}),
+    "kerdock": lambda: KerdockCode([9, 12]),
+    "gold": lambda: GoldCode(41),
+    "delsarte-goethals": lambda: DelsarteGoethalsCode(291),
+    "permuted": lambda: assigned(KerdockCode([9, 12]), [9, 12]),
+    "chosen": lambda: assigned(KerdockCode(23), 8),
 }
 """Codes before they are fitted to a feature space."""
 

@@ -7,6 +7,7 @@ of it.
 """
 
 from etf_heads._tasks import Tasks
+from etf_heads.codes._assigned import AssignedCode
 from etf_heads.codes._base import Code
 from etf_heads.codes._bases import BasesCode
 from etf_heads.codes._choice import spherical_code
@@ -16,6 +17,7 @@ from etf_heads.codes._kerdock import DelsarteGoethalsCode, GoldCode, KerdockCode
 from etf_heads.codes._simplex import CrossTask, SimplexCode
 
 __all__ = [
+    "AssignedCode",
     "BasesCode",
     "Code",
     "CrossPolytopeCode",

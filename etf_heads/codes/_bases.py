@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from etf_heads._precision import at_least_float32
 from etf_heads._tasks import Tasks, TaskSpec
 from etf_heads.codes._base import Code
 from etf_heads.codes._logsumexp import bases_logsumexp
+from etf_heads.codes._tiles import tiles
 from etf_heads.codes._topk import Search
 from etf_heads.geometry import WalshHadamard, hadamard_rows
 
@@ -152,7 +153,9 @@ class BasesCode(Code):
             vectors = torch.where(basis == 0, vectors, turned.to(dtype))
         return vectors * ends.unsqueeze(-1)
 
-    def logsumexp(self, coordinates: Tensor, task: int = 0) -> Tensor:
+    def logsumexp(
+        self, coordinates: Tensor, task: int = 0, *, among: Tensor | None = None
+    ) -> Tensor:
         r"""Log of the sum of exponentials of a task's scores, without the scores.
 
         Basis by basis, with the gradient made in the same pass: O(samples n) memory for any K.
@@ -160,24 +163,36 @@ class BasesCode(Code):
         Args:
             coordinates: (samples, n).
             task: its position.
+            among: (K_t,) boolean, which of its classes count; all when None.
 
         Returns:
             (samples,), of float32 at least. It differentiates once.
         """
         first, classes = self.first_line(task), self.tasks.sizes[task]
-        return bases_logsumexp(coordinates, self.signs, first, classes)
+        return bases_logsumexp(coordinates, self.signs, first, classes, _by_line(among))
 
-    def topk(self, coordinates: Tensor, k: int, task: int = 0) -> tuple[Tensor, Tensor]:
+    def topk(
+        self, coordinates: Tensor, k: int, task: int = 0, *, among: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """The best scores of a task and their classes, exactly, basis by basis."""
         first, classes = self.first_line(task), self.tasks.sizes[task]
-        return Search(self.signs, first, classes, quadratic=self.quadratic).topk(coordinates, k)
+        search = Search(self.signs, first, classes, _by_line(among), self.quadratic)
+        return search.topk(coordinates, k)
 
-    def row_sum(self, task: int = 0) -> Tensor:
-        """Sum of the class vectors of a task, (n,) in float64: pairs leave nothing."""
-        rows = self.tasks.slices[task]
-        if (rows.stop - rows.start) % 2 == 0:
-            return torch.zeros(self.columns, dtype=torch.float64, device=self.signs.device)
-        return self.vectors(torch.tensor(rows.stop - 1, device=self.signs.device))
+    def row_sum(self, task: int = 0, *, among: Tensor | None = None) -> Tensor:
+        """Sum of the class vectors of a task, (n,) in float64: the ends of a line cancel."""
+        first, rows = self.first_line(task), self.tasks.slices[task]
+        if among is None:
+            if (rows.stop - rows.start) % 2 == 0:
+                return torch.zeros(self.columns, dtype=torch.float64, device=self.signs.device)
+            last = torch.arange(rows.stop - 1, rows.stop, device=self.signs.device)
+            return self.vectors(last)[0]
+        ends = _by_line(among).double()
+        counts = (ends[:, 0] - ends[:, 1]).unsqueeze(1)
+        total = counts.new_zeros(self.columns, 1)
+        for tile in tiles(torch.zeros_like(total), self.signs, slice(first, first + len(counts))):
+            total = total + tile.lift(counts[tile.start - first : tile.lines.stop - first])
+        return total.squeeze(1)
 
     def first_line(self, task: int) -> int:
         """The line where a task begins."""
@@ -224,3 +239,16 @@ class BasesCode(Code):
         )
 
     _way_out = ""
+
+
+@overload
+def _by_line(among: None) -> None: ...
+@overload
+def _by_line(among: Tensor) -> Tensor: ...
+def _by_line(among: Tensor | None) -> Tensor | None:
+    """Which classes, as which ends of lines: (lines, 2)."""
+    if among is None:
+        return None
+    if len(among) % 2:
+        among = torch.cat([among, among.new_zeros(1)])
+    return among.unflatten(0, (-1, 2))

@@ -159,12 +159,11 @@ def _too_small(tasks: Tasks, in_features: int, cross_task: CrossTask) -> str:
     sizes = sorted(set(tasks.sizes))
     classes = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
     message = f"in_features={in_features} is too small for "
+    least = tasks.rank if cross_task == "orthogonal" else max(tasks.sizes) - 1
     if len(tasks) == 1:
-        return f"{message}a simplex ETF of {classes} classes: {tasks.rank} needed"
-    message += f"{len(tasks)} tasks of {classes} classes with {cross_task} ETFs: "
-    if cross_task == "independent":
-        return f"{message}{max(tasks.sizes) - 1} needed"
-    message += f"{tasks.rank} needed"
+        message += f"a simplex ETF of {classes} classes: {least} needed"
+    else:
+        message += f"{len(tasks)} tasks of {classes} classes with {cross_task} ETFs: {least} needed"
     if in_features >= max(tasks.sizes) - 1:
-        message += "; or use cross_task='independent'"
-    return message
+        return f"{message}; or use cross_task='independent'"
+    return f"{message}; or use SphericalCodeHead, for more classes than features"

@@ -9,6 +9,7 @@ network that is trained already. :func:`to_spec` gives the specification of a he
 """
 
 from etf_heads.heads._align import align_
+from etf_heads.heads._assignment import assign_classes
 from etf_heads.heads._base import Head
 from etf_heads.heads._class_means import ClassMeanHead
 from etf_heads.heads._compound import CompoundETFHead
@@ -36,6 +37,7 @@ __all__ = [
     "NearestETFHead",
     "SphericalCodeHead",
     "align_",
+    "assign_classes",
     "check_frame",
     "feature_norm",
     "from_features",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from etf_heads._tasks import Tasks, positive_int
-from etf_heads.codes import Code
+from etf_heads.codes import AssignedCode, Code
 from etf_heads.heads._base import Head
 from etf_heads.heads._feature_norm import FeatureNorm
 from etf_heads.orientation import OrientationSpec, StructuredOrientation, make_orientation
@@ -96,7 +97,7 @@ class FixedHead(Head):
         )
         self.orientation = basis
         # Not "code": torch puts the source of traced modules on an attribute of that name.
-        self.codebook = code
+        self.codebook = _on(code, device)
 
     @property
     def code(self) -> Code:
@@ -129,6 +130,9 @@ class FixedHead(Head):
         former = f"{prefix}code."
         for key in [key for key in state_dict if key.startswith(former)]:
             state_dict[f"{prefix}codebook.{key.removeprefix(former)}"] = state_dict.pop(key)
+        # Which class has which vector is data: a head of another order takes it over.
+        if f"{prefix}codebook.assignment" in state_dict and type(self.codebook) is not AssignedCode:
+            self.codebook = AssignedCode(self.codebook)
         super()._load_from_state_dict(state_dict, prefix, *metadata_strict_and_problems)
 
     def scores(self, features: Tensor) -> Tensor:
@@ -217,3 +221,10 @@ class FixedHead(Head):
     def frame_rows(self, indices: Tensor, dtype: torch.dtype) -> Tensor:
         """Rows of C Uᵀ: indices (...) of classes -> (..., d)."""
         return self.orientation.lift(self.codebook.vectors(indices, dtype=dtype))
+
+
+def _on(code: Code, device: torch.device | str | None) -> Code:
+    """The code on a device: itself if it is there, since it may be in use elsewhere, or a copy."""
+    if device is None or all(b.device == torch.device(device) for b in code.buffers()):
+        return code
+    return copy.deepcopy(code).to(device=device)

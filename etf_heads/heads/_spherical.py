@@ -86,7 +86,7 @@ class SphericalCodeHead(FixedHead):
             raise ValueError(f"the code is of {code.tasks}, the head of {tasks}")
         super().__init__(
             in_features,
-            code.to(device=device),
+            code,
             orientation,
             bias,
             scale=scale,

@@ -79,7 +79,6 @@ class LogitAdjustedCrossEntropy(CrossEntropy):
         >>> loss = criterion(features, ETFHead(64, 3), labels)
     """
 
-    streamed = False
     prior: Tensor
 
     def __init__(

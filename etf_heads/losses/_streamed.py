@@ -7,7 +7,6 @@ from torch import Tensor
 from typing_extensions import TypeIs
 
 from etf_heads._precision import at_least_float32
-from etf_heads.codes import Code
 from etf_heads.heads import FixedHead
 
 
@@ -18,9 +17,9 @@ def streams(head: object) -> TypeIs[FixedHead]:
 
 
 def streamed_cross_entropy(
-    coordinates: Tensor, code: Code, labels: Tensor, *, ignore_index: int, smoothing: float
+    features: Tensor, head: FixedHead, labels: Tensor, *, ignore_index: int, smoothing: float
 ) -> Tensor:
-    r"""Cross-entropies of each task, in memory that no number of classes enters.
+    r"""Cross-entropies of each task, from features, in memory that no number of classes enters.
 
     With scores z and the smoothing share ε a loss is
 
@@ -30,8 +29,8 @@ def streamed_cross_entropy(
     the class vectors of the labels, and in the third the two ends of each line cancel.
 
     Args:
-        coordinates: of the features, of which the code makes the logits: (..., columns).
-        code: of a head of which :func:`streams` holds.
+        features: (..., d).
+        head: of which :func:`streams` holds.
         labels: (samples, T).
         ignore_index: the label of samples that have none.
         smoothing: share of the target that is spread evenly over all classes.
@@ -39,10 +38,11 @@ def streamed_cross_entropy(
     Returns:
         (samples, T), of float32 at least, zero where there is no label.
     """
-    coordinates = coordinates.flatten(0, -2)
+    code = head.code
+    coordinates = head.coordinates(features).flatten(0, -2)
     coordinates = coordinates.to(at_least_float32(coordinates.dtype))
     losses = []
-    for task, rows in enumerate(code.tasks.slices):
+    for task, rows in enumerate(head.tasks.slices):
         labelled = labels[:, task] != ignore_index
         classes = torch.where(labelled, labels[:, task], 0) + rows.start
         target = code.vectors(classes, dtype=coordinates.dtype)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from torch import nn
 
 from etf_heads._tasks import Tasks, TaskSpec
-from etf_heads.heads import CompoundETFHead, ETFHead, Head, from_linear
+from etf_heads.heads import CompoundETFHead, ETFHead, Head, SphericalCodeHead, from_linear
 from etf_heads.surgery._adapter import HeadAdapter, TaskOutputs
 from etf_heads.surgery._locate import (
     Classifier,
@@ -60,7 +60,8 @@ def replace_head(
         head_or_tasks: K, for an :class:`ETFHead`; None for as many classes as before; a mapping
             or sequence of class counts, for a :class:`CompoundETFHead`; a head; or a function
             from the number of features to a head, such as
-            ``lambda d: NearestETFHead(d, 200)``.
+            ``lambda d: NearestETFHead(d, 200)``. A task of more than d + 1 classes makes it a
+            :class:`SphericalCodeHead`.
         at: name or names of the classifiers, for models of no known library. Of a container,
             the last layer is meant.
         aligned: start from the head nearest to the learned one
@@ -146,14 +147,24 @@ def _made(
     like = like_of(layer)
     given: dict[str, Any] = {"device": like.device, "dtype": like.dtype} | options
     try:
-        if isinstance(tasks, Mapping | Sequence):
-            return CompoundETFHead(width, tasks, **given)
-        return ETFHead(width, classes if tasks is None else tasks, **given)
+        wanted = classes if tasks is None else tasks
+        if _most_classes(wanted) > width + 1:
+            return SphericalCodeHead(width, wanted, **given)
+        if isinstance(wanted, Mapping | Sequence):
+            return CompoundETFHead(width, wanted, **given)
+        return ETFHead(width, wanted, **given)
     except ValueError as error:
         raise ValueError(
             f"the classifier {name!r} with {width} features: {error}. Other heads are given "
             "by a function, such as lambda d: ClassMeanHead(d, classes), which fits any width"
         ) from error
+
+
+def _most_classes(tasks: Any) -> int:
+    """Classes of the largest task; 0 of what is no task at all, which heads complain of."""
+    sizes = tasks.values() if isinstance(tasks, Mapping) else tasks
+    listed = isinstance(sizes, Iterable) and not isinstance(sizes, str)
+    return max((n for n in (sizes if listed else [sizes]) if isinstance(n, int)), default=0)
 
 
 def _given(head: Callable[[int], nn.Module], width: int) -> nn.Module:

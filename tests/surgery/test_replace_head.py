@@ -15,6 +15,7 @@ from etf_heads import (
     CorrelatedETFHead,
     ETFHead,
     NearestETFHead,
+    SphericalCodeHead,
     replace_head,
 )
 from etf_heads.heads import from_linear
@@ -221,8 +222,8 @@ def tied():
     ("call", "message"),
     [
         (
-            lambda: replace_head(network(), 200, at="2"),
-            "'2' with 16 features: in_features=16 is too small .* 199 needed. Other heads are give",
+            lambda: replace_head(network(), 10**6, at="2"),
+            "'2' with 16 features: in_features=16 is too small for 1,000,000 classes.* Other heads",
         ),
         (
             lambda: replace_head(network(), {"species": 12, "attribute": 9}, at="2"),
@@ -273,5 +274,25 @@ def test_a_refused_model_is_unchanged():
     model = network()
     before = dict(model.named_modules())
     with pytest.raises(ValueError, match="too small"):
-        replace_head(model, 200, at="2")
+        replace_head(model, [12, 9], at="2")
     assert dict(model.named_modules()) == before
+
+
+def test_more_classes_than_features_get_a_spherical_code():
+    head = replace_head(network(), 200, at="2")[2]
+    assert isinstance(head, SphericalCodeHead)
+    assert head.out_features == 200
+    assert replace_head(network(), 17, at="2")[2].scale == 1.0  # d + 1: still a simplex
+    several = replace_head(network(), {"species": 100, "genus": 9}, at="2", scale=8.0)
+    assert isinstance(several[2].head, SphericalCodeHead)
+    assert several[2].head.scale == 8.0
+
+
+def test_a_hundred_thousand_classes():
+    model = nn.Sequential(nn.Linear(8, 1024), nn.Linear(1024, 5))
+    replace_head(model, 100_000, at="1")
+    logits = model(torch.randn(2, 8))
+    assert logits.shape == (2, 100_000)
+    values, classes = model[1].topk(model[0](torch.randn(2, 8)), 1)
+    assert values.shape == classes.shape == (2, 1)
+    assert sum(p.numel() for p in model[1].parameters()) == 0
