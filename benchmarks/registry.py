@@ -42,6 +42,7 @@ class Benchmark:
 BENCHMARKS = (
     Benchmark("savings", needs=("timm", "torchvision")),
     Benchmark("heads"),
+    Benchmark("many_classes"),
     Benchmark("collapse", needs=("torchmetrics",)),
     Benchmark("nearest_etf", needs=("geoopt", "torchvision")),
     Benchmark("training", needs=("accelerate", "timm", "torchvision")),

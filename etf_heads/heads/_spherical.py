@@ -37,7 +37,8 @@ class SphericalCodeHead(FixedHead):
         code: another code of these tasks, such as :class:`~etf_heads.codes.GoldCode`.
         orientation: as in :class:`~etf_heads.ETFHead`.
         scale: s, the inverse of the softmax temperature. A top probability of p among K classes
-            needs about :math:`\log (K p / (1 - p))`: 16 is enough for 100,000 classes at 0.99.
+            needs about :math:`\log (K p / (1 - p))`: 11.5 for K = 1,000 and 16 for 100,000 at
+            p = 0.99.
         learn_scale: learn s (one number), from there.
         feature_norm: "unit" (default), "batch", "layer", a module, or None.
         device: as in ``nn.Linear``.
