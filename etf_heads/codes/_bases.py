@@ -227,15 +227,12 @@ class BasesCode(Code):
         return next(n for n in (2**i for i in range(1, 31)) if cls.room(n) >= lines)
 
     def _too_many(self, columns: int | None, in_features: int | None = None) -> str:
-        name, sizes = type(self).__name__, list(self.tasks.sizes)
         where = f"columns={columns}" if in_features is None else f"in_features={in_features}"
-        needed = self._narrowest(self.tasks)
-        if columns is None or not self.room(columns):
-            return f"{where}: there is no {name} of {sizes} classes there; {needed} needed"
+        room = self.room(columns) if columns else 0
+        why = f"of {self.lines:,} lines needed there are {room:,}" if room else "there is none"
         return (
-            f"{where} is too small for {name} of {sizes} classes: it has {self.room(columns):,} "
-            f"lines of two classes each, and {self.lines:,} are needed; {needed} columns have "
-            f"them{self._way_out}"
+            f"{where} is too small for {type(self).__name__} of {list(self.tasks.sizes)} classes "
+            f"({why}): {self._narrowest(self.tasks)} needed{self._way_out}"
         )
 
     _way_out = ""

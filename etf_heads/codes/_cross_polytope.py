@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from etf_heads._tasks import Tasks
+from etf_heads.codes._base import Code
 from etf_heads.codes._bases import BasesCode
 
 
@@ -50,13 +51,14 @@ class CrossPolytopeCode(BasesCode):
     def _narrowest(cls, tasks: Tasks) -> int:
         return cls.count_lines(tasks)
 
-    def fitting(self, in_features: int, columns: int | None = None) -> CrossPolytopeCode:
+    def fitting(self, in_features: int, columns: int | None = None) -> Code:
         """The code in a feature space: with no more columns than it needs.
 
         Raises:
             ValueError: if the classes are more than two a dimension.
         """
+        if not self._any_columns:
+            return super().fitting(in_features, columns)
         if columns is None and self.columns > in_features:
             raise ValueError(self._too_many(in_features, in_features))
-        width = columns if self._any_columns and columns is not None else self.columns
-        return CrossPolytopeCode(self.tasks, width, device=self.signs.device)
+        return CrossPolytopeCode(self.tasks, columns or self.columns, device=self.signs.device)

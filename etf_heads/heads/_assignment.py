@@ -97,11 +97,7 @@ def assign_classes(
     found: list[Tensor] = []
     for classes, rows in zip(head.tasks.slices, base.tasks.slices, strict=True):
         means = directions[classes]
-        if (
-            len(means) > block
-            and isinstance(base, BasesCode)
-            and rows.stop - rows.start > len(means)
-        ):
+        if len(means) > block and isinstance(base, BasesCode) and method == "nearest":
             chosen = _nearest(means, base, len(found))
         else:
             candidates = torch.arange(rows.start, rows.stop, device=means.device)
