@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -117,6 +118,26 @@ class LayerwiseCollapse:
         if not self.measures:
             raise ValueError("LayerwiseCollapse has seen no data: call update first")
         return {name: measure.compute() for name, measure in self.measures.items()}
+
+    def ranks(self, share: float = 0.05) -> dict[str, int]:
+        """{layer: rank of its centred class means}: singular values above a share of the largest.
+
+        Full collapse has K - 1; deeper minima of regularised networks have less (the low-rank bias
+        of deep unconstrained feature models).
+
+        Args:
+            share: from 0 to 1.
+
+        Raises:
+            ValueError: before there is data.
+        """
+        if not self.measures:
+            raise ValueError("LayerwiseCollapse has seen no data: call update first")
+        found = {}
+        for name, measure in self.measures.items():
+            values = torch.linalg.svdvals(measure.class_statistics().centred_means)
+            found[name] = int((values > share * values[0]).sum())
+        return found
 
     def reset(self) -> None:
         """Forget the data; the hooks stay."""

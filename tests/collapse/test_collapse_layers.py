@@ -86,3 +86,17 @@ def test_pooling():
     means = layers.measures["0"].class_statistics().means
     expected = model[0](images).amax((2, 3))[labels == 0].mean(0)
     torch.testing.assert_close(means[0], expected.double())
+
+
+def test_ranks_of_class_means():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(7, 6), nn.Linear(6, 2), nn.Linear(2, 9)).double()
+    with LayerwiseCollapse(
+        model, ["0", "1", "2"], lambda dim: SingleTaskCollapse(dim, 5)
+    ) as layers:
+        with pytest.raises(ValueError, match="LayerwiseCollapse has seen no data"):
+            layers.ranks()
+        model(torch.randn(5, 7, dtype=torch.float64).repeat(3, 1))
+        layers.update(torch.arange(5).repeat(3))
+    assert layers.ranks(share=1e-9) == {"0": 4, "1": 2, "2": 2}
+    assert layers.ranks(share=0.999) == dict.fromkeys("012", 1)
