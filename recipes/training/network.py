@@ -44,9 +44,15 @@ class Network(nn.Module):
         self.standardise, self.backbone, self.head, self.loss = standardise, backbone, head, loss
         self.to(memory_format=torch.channels_last)
 
-    def forward(self, images: Tensor, labels: Tensor, *, observe: bool = True) -> Tensor:
-        """Images (B, C, H, W) and labels (B, T) to the mean loss of each task, (T,)."""
-        return self.losses(self.features(images), labels, observe=observe)
+    def forward(self, images: Tensor, labels: Tensor | None = None, *, observe: bool = True) -> Any:
+        """Images (B, C, H, W) and labels (B, T) to the mean loss of each task, (T,).
+
+        Without labels, to a dict of logits (B, K_t).
+        """
+        features = self.features(images)
+        if labels is None:
+            return self.head(features)
+        return self.losses(features, labels, observe=observe)
 
     def features(self, images: Tensor) -> Tensor:
         """(B, C, H, W) uint8 to what all tasks share, (B, d), not normalised."""
