@@ -27,7 +27,7 @@ class Line:
         cosine: worst deviation of a cosine between class vectors; None when all are zero.
         gap: worst deviation of a logit gap, relative to theory's largest.
         solver: deviation of ``optimal_gram``'s Gram matrix from a closed form; None where it is
-            what descent is compared with.
+            what descent is compared with, and under other losses than cross-entropy.
         steps: L-BFGS steps of the longest start.
         gradient: largest entry of the gradient where the starts ended.
         tasks: class counts of the first source.
@@ -80,9 +80,9 @@ def check(problem: Problem, starts: int, *, steps: int = 3000) -> Line:
     first = problem.sources[0]
     shown = {"theory": first.gram, "descent": ends[0].models[0].gram()}
     solver = None
-    if problem.against == "closed form":
+    if problem.against == "closed form" and all(s.losses is None for s in problem.sources):
         solved = [
-            optimal_gram(s.counts, s.lambda_w, s.lambda_h, s.task_weights).gram
+            optimal_gram(s.counts, s.lambda_w, s.lambda_h, s.task_weights, tolerance=1e-12).gram
             for s in problem.sources
         ]
         pairs = zip(solved, problem.sources, strict=True)
@@ -122,6 +122,7 @@ def descend(problem: Problem, seed: int, steps: int) -> _End:
             source.lambda_h,
             dim=problem.dim,
             task_weights=source.task_weights,
+            losses=source.losses,
             generator=generator,
         )
         for source in problem.sources

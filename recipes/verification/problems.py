@@ -10,7 +10,11 @@ import torch
 from torch import Tensor
 
 from etf_heads.theory import (
+    CrossEntropy,
+    Focal,
+    GapLoss,
     JointCounts,
+    SquaredError,
     balanced_optimum,
     binary_cosine,
     logit_gap,
@@ -36,6 +40,7 @@ class Source:
         task_weights: c_t.
         gram: stated Gram matrix of the class vectors, shape (sum K_t, sum K_t).
         logits: stated logits of every row of ``counts``, shape (G, sum K_t).
+        losses: one a task; cross-entropy when None.
     """
 
     counts: JointCounts
@@ -44,6 +49,7 @@ class Source:
     task_weights: tuple[float, ...]
     gram: Tensor
     logits: Tensor
+    losses: tuple[GapLoss, ...] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +106,7 @@ def balanced_source(
     each: int,
     task_weights: Sequence[float] | None = None,
     *,
+    losses: tuple[GapLoss, ...] | None = None,
     per_sample: bool = False,
 ) -> Source:
     """Theorem 3.1: every label tuple has ``each`` samples."""
@@ -108,9 +115,11 @@ def balanced_source(
     if per_sample:
         rows = counts.labels.repeat_interleave(each, dim=0)
         counts = JointCounts(counts.tasks, rows, torch.ones(len(rows), dtype=torch.float64))
-    best = balanced_optimum(sizes, lambda_w, lambda_h, counts.total, task_weights=weights)
+    best = balanced_optimum(
+        sizes, lambda_w, lambda_h, counts.total, task_weights=weights, losses=losses
+    )
     logits = best.features(counts.labels) @ best.class_vectors.T
-    return Source(counts, lambda_w, lambda_h, weights, best.gram, logits)
+    return Source(counts, lambda_w, lambda_h, weights, best.gram, logits, losses)
 
 
 def two_binary_tasks(share: float, lambda_w: float, lambda_h: float) -> Problem:
@@ -142,8 +151,8 @@ def general(
     """Any joint counts, against the convex solver."""
     counts = JointCounts.parse(label_counts)
     weights = tuple(weights) or (1.0,) * len(counts.tasks)
-    # Deviations go with the root of the duality gap: the default of 1e-9 can leave 1e-5.
-    best = optimal_gram(counts, lambda_w, lambda_h, weights, tolerance=1e-11)
+    # Deviations go with the root of the duality gap: the default of 1e-11 can leave 1e-5.
+    best = optimal_gram(counts, lambda_w, lambda_h, weights, tolerance=1e-12)
     source = Source(counts, lambda_w, lambda_h, weights, best.gram, best.logits)
     return Problem("general", name, (source,), "optimal_gram", dim=counts.tasks.rank)
 
@@ -161,6 +170,15 @@ def _balanced_lines() -> list[Problem]:
         ("K = 3, 4, a feature a sample", balanced_source((3, 4), 1e-2, 1e-3, 8, per_sample=True)),
         ("K = 2, 8: the larger is zero", balanced_source((2, 8), 2e-2, 2e-2, 10)),
         ("K = 4, 5: both are zero", balanced_source((4, 5), 5e-2, 5e-2, 10)),
+        (
+            "K = 10, label smoothing 0.1",
+            balanced_source((10,), 5e-3, 1e-5, 40, losses=(CrossEntropy(label_smoothing=0.1),)),
+        ),
+        (
+            "K = 3, 4, squared error and cross-entropy",
+            balanced_source((3, 4), 1e-2, 1e-3, 8, losses=(SquaredError(), CrossEntropy())),
+        ),
+        ("K = 5, focal loss", balanced_source((5,), 5e-3, 1e-4, 20, losses=(Focal(2.0),))),
     ]
     return [
         Problem("3.1", name, (source,), "closed form", source.counts.tasks.rank)
