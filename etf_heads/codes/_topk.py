@@ -172,20 +172,21 @@ def basis_limits(coordinates: Tensor, signs: Tensor) -> Tensor:
     Returns:
         (samples, bases), with room for rounding.
     """
-    n = coordinates.shape[1]
-    places = torch.arange(n, device=coordinates.device)
-    shifts = torch.arange(_SHIFTS, device=coordinates.device)
-    shifted = coordinates[:, places ^ shifts.unsqueeze(1)]  # (samples, shifts, n)
-    transform = WalshHadamard(n, coordinates.dtype, coordinates.device)
-    spectra = transform(shifted * coordinates.unsqueeze(1)) * math.sqrt(n)
-    index, sign = _linear_functions(signs, shifts)
-    table = (shifts.unsqueeze(1) * n + index).flatten()
-    correlations = spectra.flatten(1)[:, table].unflatten(1, (_SHIFTS, -1)) * sign
-    groups = WalshHadamard(_SHIFTS, coordinates.dtype, coordinates.device)
-    energies = groups(correlations.mT) / math.sqrt(_SHIFTS)
-    slack = 16 * torch.finfo(coordinates.dtype).eps * math.sqrt(n)
+    samples, n = coordinates.shape
     total = coordinates.square().sum(1, keepdim=True)
-    return (energies.amax(-1).clamp(min=0) + slack * total).sqrt()
+    places = torch.arange(n, device=coordinates.device)
+    index, sign = _linear_functions(signs, torch.arange(_SHIFTS, device=coordinates.device))
+    sign = sign.to(coordinates.dtype) * math.sqrt(n)  # an int8 times a number would be float32
+    transform = WalshHadamard(n, coordinates.dtype, coordinates.device)
+    correlations = coordinates.new_empty(samples, _SHIFTS, len(signs))
+    correlations[:, 0] = total
+    for a in range(1, _SHIFTS):
+        spectrum = transform(coordinates * coordinates.index_select(1, places ^ a))
+        torch.mul(spectrum.index_select(1, index[a]), sign[a], out=correlations[:, a])
+    groups = WalshHadamard(_SHIFTS, coordinates.dtype, coordinates.device)
+    energies = groups(correlations, -2).amax(1) / math.sqrt(_SHIFTS)
+    slack = 16 * torch.finfo(coordinates.dtype).eps * math.sqrt(n)
+    return (energies.clamp(min=0) + slack * total).sqrt()
 
 
 def _linear_functions(signs: Tensor, shifts: Tensor) -> tuple[Tensor, Tensor]:

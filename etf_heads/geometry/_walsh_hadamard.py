@@ -45,11 +45,11 @@ class WalshHadamard:
         """A new tensor of the same shape: values transformed along axis -1 or -2."""
         a, b = self._a, self._b
         if dim == -1:
-            result = ((a @ values.unflatten(-1, (len(a), len(b)))) @ b).flatten(-2)
+            result = (_left(a, values.unflatten(-1, (len(a), len(b)))) @ b).flatten(-2)
         elif dim == -2:
             samples = values.shape[-1]
             rows = a @ values.unflatten(-2, (len(a), len(b))).flatten(-2)
-            result = (b @ rows.unflatten(-1, (len(b), samples))).flatten(-3, -2)
+            result = _left(b, rows.unflatten(-1, (len(b), samples))).flatten(-3, -2)
         else:
             raise ValueError(f"dim={dim}: possible are -1 and -2")
         return result if self._rest == 1 else result * self._rest
@@ -73,6 +73,14 @@ def hadamard_rows(indices: Tensor, size: int, *, dtype: torch.dtype = torch.floa
     a, b = _factors(size, dtype, indices.device)
     rows = a[indices // len(b)].unsqueeze(-1) * b[indices % len(b)].unsqueeze(-2)
     return rows.flatten(-2) * _rest(size)
+
+
+def _left(matrix: Tensor, batch: Tensor) -> Tensor:
+    """Products matrix @ batch: (..., m, n) -> (..., m, n)."""
+    # With more than one leading dimension torch would copy the matrix for each of the products.
+    if batch.ndim <= 3:
+        return matrix @ batch
+    return (matrix @ batch.flatten(0, -3)).unflatten(0, batch.shape[:-2])
 
 
 def _factors(size: int, dtype: torch.dtype, device: torch.device | str) -> tuple[Tensor, Tensor]:
