@@ -1,4 +1,4 @@
-"""Code and commands of the README.
+"""Code and commands of the README and of docs/.
 
 ``python3 tests/readme_blocks.py`` prints the commands, one a line; it needs nothing installed.
 """
@@ -6,13 +6,15 @@
 import re
 from pathlib import Path
 
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
 
 
-def blocks(language: str) -> list[str]:
+def blocks(language: str, document: Path = README) -> list[str]:
     """All code blocks of a language, in order."""
     pattern = rf"^```{language}\n(.*?)^```$"
-    return re.findall(pattern, README.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    return re.findall(pattern, document.read_text("utf-8"), re.MULTILINE | re.DOTALL)
 
 
 def commands() -> list[str]:

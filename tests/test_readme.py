@@ -1,49 +1,39 @@
-"""The README's code runs."""
+"""The code of the README and of docs/ runs."""
+
+import re
 
 import pytest
 import torch
 
-from tests.readme_blocks import blocks, commands
+from tests.readme_blocks import PAGES, README, ROOT, blocks, commands
 
-TRAINERS = ("lightning", "transformers", "timm.utils")
-BLOCKS = blocks("python")
-
-
-def trainers_of(block):
-    return [name for name in TRAINERS if f"import {name}" in block or f"from {name}" in block]
-
-
-def run(block):
-    exec(compile(block, "README block", "exec"), {})  # noqa: S102
+OPTIONAL = ("lightning", "transformers", "timm", "onnxscript", "onnxruntime", "matplotlib")
+BLOCKS = [
+    pytest.param(block, id=f"{page.relative_to(ROOT)}-{number}")
+    for page in (README, *PAGES)
+    for number, block in enumerate(blocks("python", page), start=1)
+]
 
 
-@pytest.mark.parametrize("block", [b for b in BLOCKS if not trainers_of(b)])
+@pytest.mark.filterwarnings("ignore")  # what libraries say of machines without accelerator
+@pytest.mark.parametrize("block", BLOCKS)
 def test_python_blocks_run(block, tmp_path, monkeypatch):
-    if "import timm" in block:
-        pytest.importorskip("timm")
+    for name in OPTIONAL:
+        if re.search(rf"^(import|from) {name}\b", block, re.MULTILINE):
+            pytest.importorskip(name)
     monkeypatch.chdir(tmp_path)  # where a block may write
-    run(block)
-
-
-@pytest.mark.filterwarnings("ignore")  # what the trainers say of machines without accelerator
-@pytest.mark.parametrize("trainer", TRAINERS)
-def test_blocks_of_trainers_run(trainer, tmp_path, monkeypatch):
-    pytest.importorskip(trainer, reason=f"{trainer} is in the trainers extra")
-    monkeypatch.chdir(tmp_path)
-    (block,) = (block for block in BLOCKS if trainer in trainers_of(block))
-    run(block)
+    exec(compile(block, "block", "exec"), {})  # noqa: S102
 
 
 @pytest.mark.parametrize("side", ["-", "+"])
 def test_both_sides_of_the_diff_train(side):
     (diff,) = blocks("diff")
     lines = [line[1:] for line in diff.splitlines() if line[:1] in (" ", side, "")]
-    images = torch.randn(32, 1, 8, 16)
-    labels = {task: torch.randint(10, (32,)) for task in ("left", "right")}
-    namespace = {"loader": [(images, labels)] * 30}
+    loader = [(torch.randn(32, 1, 8, 16), torch.randint(10, (32,)))] * 30
+    namespace = {"loader": loader}
     exec(compile("\n".join(lines), "README diff", "exec"), namespace)  # noqa: S102
-    assert namespace["loss"] < 2 * torch.tensor(10.0).log()  # below chance: it has learned
-    head_parameters = list(namespace["model"].head.parameters())
+    assert namespace["loss"] < torch.tensor(10.0).log()  # below chance: it has learned
+    head_parameters = list(namespace["model"][1].parameters())
     assert bool(head_parameters) == (side == "-")
 
 
@@ -51,3 +41,9 @@ def test_there_are_two_commands_for_a_newcomer():
     comparison, tests = commands()
     assert "recipes/compare.py" in comparison
     assert "pytest" in tests
+
+
+def test_links_of_the_readme_are_absolute_for_pypi():
+    targets = re.findall(r"\]\(([^)]+)\)", README.read_text("utf-8"))
+    assert targets
+    assert all(target.startswith("https://") for target in targets)

@@ -2,12 +2,42 @@
 
 import pytest
 
-from benchmarks.documents import PARTS
+from benchmarks.decision import ahead_table, markdown
+from benchmarks.documents import NOT_RUN, PARTS, Part
+
+pytestmark = pytest.mark.recipes
 
 
-@pytest.mark.recipes
-@pytest.mark.parametrize("part", PARTS, ids=lambda part: part.results)
+@pytest.mark.parametrize("part", PARTS, ids=lambda part: f"{part.document}, {part.results[-60:]}")
 def test_numbers_are_those_of_the_committed_result(part):
     # Whether the code has changed since is for those who write the documents, not for every change.
     texts = {part.expected(stale=stale) for stale in (False, True)}
     assert part.current() in texts, "run: python -m benchmarks.documents"
+
+
+def test_a_result_that_was_not_run_is_said_to_be_none():
+    assert Part("recipes/results/none.json", "README.md", str).expected() == NOT_RUN
+
+
+def test_criteria_of_ahead_are_a_line_each_regime():
+    def records(accuracies, held_out):
+        return [
+            {
+                "history": [{"test": {"accuracy": {"a": accuracy}}}],
+                "tuned": [{"accuracy": held_out, "settings": {}}],
+            }
+            for accuracy in accuracies
+        ]
+
+    evidence = {
+        "a: learned, ntce": records((0.5, 0.6), 0.4),
+        "a: learned, nonl": records((0.9, 0.9), 0.3),
+        "a: fixed, ntce": records((0.53, 0.63), 0.4),
+        "a: plain nn.Linear": records((0.4, 0.4), 0.0),
+    }
+    lines = ahead_table({"evidence": evidence, "criteria": [{"verdict": "met"}]}).splitlines()
+    assert lines[-1] == ("| a | 40.0% | 55.0% (ntce) | 58.0% (ntce) | +3.00 ± 0.00 | met |")
+
+
+def test_cells_of_markdown_tables_keep_their_bars():
+    assert markdown([("a",), ("|b|",)]) == "| a |\n| --- |\n| \\|b\\| |"

@@ -1,0 +1,128 @@
+"""When to use a fixed head: the README's first tables, from committed results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from benchmarks.sections.heads import OURS, timed
+from benchmarks.sections.training import sizes_of, step_table
+from recipes.claims import ahead
+from recipes.claims.claim import Evidence, last_accuracy, points_ahead
+from recipes.comparison.summary import interval
+from recipes.pages.tables import Line, points
+
+Result = Mapping[str, Any]
+
+DECISION = ", ".join(
+    (
+        *(f"benchmarks/results/{name}.json" for name in ("savings", "heads", "training")),
+        *(f"recipes/results/{name}.json" for name in ("multi-digits", "cifar100-20")),
+        *(
+            f"recipes/results/claims/{name}.json"
+            for name in ("parameter-efficient", "multi-source", "defaults")
+        ),
+    )
+)
+"""The results of :func:`decision`, in its order."""
+
+USE, MEASURE, AVOID = "**use it**", "**measure first**", "**do not**"
+FEW = "CIFAR-100, 200 images a class, learned by heart"
+BATCH = ", behind batch norm"
+
+
+def decision(*results: Result) -> str:
+    """A Markdown table: where, what a plain nn.Linear has, what a fixed head has."""
+    savings, heads, training, digits, cifar, efficient, sources, defaults = results
+    step, learned, fixed, _ = step_table(sizes_of(training))[1]
+    lines: list[Line] = [
+        ("", "where, and what", "plain `nn.Linear`", "fixed head"),
+        (USE, *_share(savings, "mobilenet_v2", "MobileNetV2", 1000)),
+        (USE, *_head_step(heads, (256, 2048, 1, 1000), "1,000 classes, d = 2,048")),
+        (USE, *_head_step(heads, (256, 512, 40, 2), "40 tasks of 2 classes, d = 512")),
+        (MEASURE, f"ms of a whole training step: {step}", learned, fixed),
+        (MEASURE, "two digits an image, accuracy", *_compared(digits, "compound", BATCH)),
+        (MEASURE, "Multi-MNIST, 6,000 images, accuracy", *_claimed(efficient, "compound", BATCH)),
+        (
+            MEASURE,
+            "20 CIFAR-100 classes, augmented, accuracy",
+            *_compared(cifar, "compound", BATCH),
+        ),
+        (
+            MEASURE,
+            "five tasks of 5 CIFAR-100 classes, accuracy",
+            *_claimed(sources, "compound, no norm"),
+        ),
+        (AVOID, f"{FEW}, accuracy", *_claimed(defaults, "no norm")),
+        (AVOID, FEW, *_claimed(defaults, "default", BATCH)),
+        (AVOID, *_share(savings, "resnet50", "ResNet-50", 10)),
+    ]
+    return markdown(lines)
+
+
+def ahead_table(result: Result) -> str:
+    """A line a regime: the plain head, the best of each kind, and their paired difference."""
+    evidence: Evidence = result["evidence"]
+    regimes = dict.fromkeys(name.partition(":")[0] for name in evidence)
+    lines: list[Line] = [
+        ("regime", "plain `nn.Linear`", "best learned", "best fixed", "fixed - learned", "verdict")
+    ]
+    for regime, criterion in zip(regimes, result["criteria"], strict=False):
+        learned, fixed = (ahead.chosen(evidence, regime, kind) for kind in ahead.KINDS)
+        cells = (
+            _accuracy(evidence[f"{regime}: {ahead.PLAIN}"]),
+            *(
+                f"{_accuracy(evidence[name])} ({name.rpartition(', ')[2]})"
+                for name in (learned, fixed)
+            ),
+        )
+        lines.append((regime, *cells, _difference(evidence, fixed, learned), criterion["verdict"]))
+    return markdown(lines)
+
+
+def markdown(lines: Sequence[Line]) -> str:
+    """A Markdown table; a first cell like the one above it is left empty."""
+    rows = [
+        ("" if i and line[0] == lines[i - 1][0] else line[0], *line[1:])
+        for i, line in enumerate(lines)
+    ]
+    head, *others = (
+        "| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in rows
+    )
+    return "\n".join((head, "| --- " * len(rows[0]) + "|", *others))
+
+
+def _share(savings: Result, architecture: str, name: str, classes: int) -> Line:
+    rows = (row for row in savings["rows"] if row["architecture"] == architecture)
+    row = next(row for row in rows if row["classes"] == classes)
+    fewer = row["saved"]["parameters"] / row["parameters"]
+    return (
+        f"parameters of {name}, {classes:,} classes",
+        f"{row['parameters'] / 1e6:.1f} million",
+        f"{fewer:.1%} fewer" if fewer < 0.01 else f"{fewer:.0%} fewer",
+    )
+
+
+def _head_step(heads: Result, size: tuple[int, int, int, int], text: str) -> Line:
+    times, _ = timed(heads)
+    plain, fixed = (1e3 * times[size, way]["median_s"] for way in ("linear", OURS))
+    return (f"ms of head, loss and AdamW in a step: {text}", f"{plain:.3g}", f"{fixed:.2g}")
+
+
+def _compared(summary: Result, head: str, norm: str = "") -> Line:
+    difference = points(summary["heads"][head]["difference"])
+    return (f"{summary['heads']['learned']['accuracy']['mean']:.1%}", f"{difference} points{norm}")
+
+
+def _claimed(judged: Result, variant: str, norm: str = "") -> Line:
+    evidence: Evidence = judged["evidence"]
+    difference = _difference(evidence, variant, "learned")
+    return (_accuracy(evidence["learned"]), f"{difference} points{norm}")
+
+
+def _difference(evidence: Evidence, name: str, other: str) -> str:
+    return points(interval([p / 100 for p in points_ahead(evidence[name], evidence[other])]))
+
+
+def _accuracy(records: Sequence[Any]) -> str:
+    return f"{interval(last_accuracy(records))['mean']:.1%}"
