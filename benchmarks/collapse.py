@@ -1,4 +1,4 @@
-"""What does measuring collapse cost? Throughput and peak memory of one pass, and of plain ways.
+"""Throughput and peak memory of measuring collapse: one pass, and the textbook ways.
 
 Every measurement runs in a process of its own, on random features that are already in memory, in
 batches, and ends with the statistics that NC1 needs: class means and the within-class scatter.

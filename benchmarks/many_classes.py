@@ -1,4 +1,4 @@
-"""What does a training step cost in a head of far more classes than features?
+"""Cost of a training step in a head of far more classes than features.
 
 The step begins with a batch of features that want a gradient, and ends with that gradient and the
 head's parameters updated. All ways of one size are timed in turn in the same process, round after

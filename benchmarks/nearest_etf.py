@@ -1,4 +1,4 @@
-"""What does it cost to find the simplex ETF nearest to K class means in d dimensions?
+"""Cost of finding the simplex ETF nearest to K class means in d dimensions.
 
     python -m benchmarks.nearest_etf                     # everything: some minutes
     python -m benchmarks.nearest_etf --shapes 512x100    # one size

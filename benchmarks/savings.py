@@ -1,4 +1,4 @@
-"""What does a fixed head save, by architecture and number of classes?
+"""Savings of a fixed head, by architecture and number of classes.
 
 For every architecture, built for K classes without weights (on the meta device): the parameters
 of its classifiers, their share of the model, and what a fixed simplex ETF in their place saves of

@@ -1,4 +1,4 @@
-"""How fast do the recipes train, and how much of the machine do they use?
+"""Training speed of the recipes, and their utilisation of the machine.
 
 All ways of one size are timed in one process, in turn, round after round; medians over the rounds,
 and the tenth and ninetieth percentile. A round is a number of steps, the last of them waited for.

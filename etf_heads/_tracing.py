@@ -1,4 +1,4 @@
-"""Who is looking: eager execution, or something that wants to see single operations."""
+"""Detection of tracers that must see every single operation."""
 
 from __future__ import annotations
 

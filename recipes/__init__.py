@@ -1,1 +1,1 @@
-"""What one runs: data, backbones, the training loop, comparisons and reports."""
+"""Programs: data, backbones, the training loop, comparisons and reports."""

@@ -1,4 +1,4 @@
-"""Where a number came from: the code, the libraries and the machine."""
+"""Provenance of a result: the code, the libraries and the machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tests of hostile input share."""
+"""Shared by tests of hostile input."""
 
 import os
 

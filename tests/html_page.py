@@ -1,4 +1,4 @@
-"""What the tests of pages look at."""
+"""Shared by tests of pages."""
 
 import html.parser
 

@@ -1,4 +1,4 @@
-"""What tasks may be given as, and what is said of those that may not."""
+"""Accepted forms of tasks, and the errors for all others."""
 
 import numpy as np
 import pytest

@@ -1,1 +1,1 @@
-"""What the page of benchmarks shows of each result."""
+"""Sections of the benchmark page, one for each result."""

@@ -1,4 +1,4 @@
-"""Whether a classifier decides as the nearest class centre does: a second pass over the data."""
+"""Agreement of a classifier with the nearest class centre: a second pass over the data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How fast a linear classifier's error falls as features concentrate about their class means."""
+"""The error exponent: decay of a linear classifier's error as features concentrate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far vectors are from a simplex ETF, and two frames from each other.
+"""Distances of vectors from a simplex ETF, and between two frames.
 
 All take rows as vectors and work in the dtype given, float64 in this package. A vector of length
 zero has no direction: it becomes nan, and so does every mean that it enters.

@@ -1,4 +1,4 @@
-"""What all collapse measures share: class statistics as torchmetrics states."""
+"""The base class of collapse measures: class statistics as torchmetrics states."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How values of several tasks are named."""
+"""Names of the values of several tasks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which class gets which vector: an assignment problem between class means and a code."""
+"""Assignment of class vectors to classes, by an assignment problem with their class means."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all losses of tasks share: labels, missing ones among them, weights and reduction."""
+"""The base classes of losses: labels (some may be missing), task weights and reduction."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a code stands in feature space: matrices U of orthonormal columns, mostly never stored.
+"""Orientations of codes in feature space: matrices U of orthonormal columns, mostly never stored.
 
 Every head is ``logits = s * C (Uᵀ h)``; an orientation is the U. Structured ones (canonical,
 tiled, Kronecker) hold no tensor at all. A new one is a subclass of :class:`Orientation` with

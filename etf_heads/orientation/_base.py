@@ -1,4 +1,4 @@
-"""What every orientation offers."""
+"""The base class of orientations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which layers make the features of a head: through activations, pooling, residual sums."""
+"""The layers that produce a head's features: through activations, pooling, residual sums."""
 
 from __future__ import annotations
 

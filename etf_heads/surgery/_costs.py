@@ -1,4 +1,4 @@
-"""What a model takes to train and to keep, counted without its values."""
+"""Memory and operations of a model in training and storage, counted without its values."""
 
 from __future__ import annotations
 

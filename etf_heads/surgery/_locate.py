@@ -1,4 +1,4 @@
-"""Where the classifier of a model is: by the names its library gives it, never by sizes."""
+"""Location of a model's classifier: by the names its library gives it, never by sizes."""
 
 from __future__ import annotations
 

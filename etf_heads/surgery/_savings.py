@@ -1,4 +1,4 @@
-"""What a change to a model saved."""
+"""Savings of a change to a model."""
 
 from __future__ import annotations
 

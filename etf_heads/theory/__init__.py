@@ -1,4 +1,4 @@
-"""What the unconstrained feature model says that heads and features should be.
+"""Theory of the unconstrained feature model: optimal heads and features.
 
 ``UnconstrainedFeatureModel`` is the objective; ``optimal_gram`` its global minimum for any joint
 label distribution, with a proof, and ``unresolved_classes`` what that proof leaves open;

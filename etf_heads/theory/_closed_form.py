@@ -1,4 +1,4 @@
-"""What balanced tasks end in: logit gaps, thresholds, class vectors and features (Theorem 3.1)."""
+"""Optimum of balanced tasks: logit gaps, thresholds, class vectors and features (Theorem 3.1)."""
 
 from __future__ import annotations
 

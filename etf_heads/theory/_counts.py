@@ -1,4 +1,4 @@
-"""How often each combination of labels occurs: the only thing the theory asks of the data."""
+"""Counts of label combinations: all that the theory needs of the data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a fixed head ends in when only its features decay, and the scale that makes up for it."""
+"""Optimum under a fixed head, when only features decay, and the scale that compensates for it."""
 
 from __future__ import annotations
 

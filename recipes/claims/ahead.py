@@ -1,4 +1,4 @@
-"""Whether a fixed head is ever behind a learned one, both tuned alike."""
+"""Fixed heads against learned heads, both tuned alike."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a claim is: what a paper says, the runs that test it, and the rule that judges them."""
+"""Claims: a statement, the runs that test it, and the rule that judges them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether another orientation, scale, bias or normalisation would be a better default."""
+"""Alternatives to the default orientation, scale, bias and normalisation."""
 
 from __future__ import annotations
 

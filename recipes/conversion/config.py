@@ -1,4 +1,4 @@
-"""What the command line of ``recipes/convert.py`` can ask for."""
+"""Options of the command line of ``recipes/convert.py``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What conversions of several networks say together."""
+"""Summary of the conversions of several networks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a data set can be asked for."""
+"""Options of data sets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which images a set consists of: balanced, or skewed in a stated way, and always the same."""
+"""Sampling of the images of a set: balanced or skewed, and always the same."""
 
 from __future__ import annotations
 

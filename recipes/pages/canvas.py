@@ -1,4 +1,4 @@
-"""What the pictures of all pages share: style, colours, heat maps, SVG text."""
+"""Figures of the pages: style, colours, heat maps, SVG text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is measured between epochs: accuracy, loss, and how far the network has collapsed."""
+"""Measurements between epochs: accuracy, loss and collapse."""
 
 from __future__ import annotations
 

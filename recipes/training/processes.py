@@ -1,4 +1,4 @@
-"""What several processes need to act as one, beyond what Accelerate does by itself."""
+"""Coordination of several processes, beyond what Accelerate does by itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run leaves behind: a directory with its configuration, and in the end its result."""
+"""The directory of a run: its configuration, and in the end its result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run is made of: one frozen, typed record, its presets, and the command line over them."""
+"""Settings of a run: one frozen, typed record, its presets, and the command line over them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the command line of ``recipes/theory.py`` can ask for."""
+"""Options of the command line of ``recipes/theory.py``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a test lets run in a process of its own; light, since that process imports it."""
+"""Functions that a test runs in a process of its own, which imports this file and no more."""
 
 import os
 import time

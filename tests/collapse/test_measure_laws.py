@@ -1,4 +1,4 @@
-"""What holds for every measure in the table."""
+"""The laws of every measure in the table."""
 
 import copy
 import pickle

@@ -1,4 +1,4 @@
-"""Which class gets which vector: optimal where it is solved exactly, kept in checkpoints."""
+"""Assignment of class vectors: optimal where it is solved exactly, kept in checkpoints."""
 
 import numpy as np
 import pytest

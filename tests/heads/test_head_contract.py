@@ -1,4 +1,4 @@
-"""What people do with modules: every head in the table survives it."""
+"""The contract of ``nn.Module``: copies, casts, moves and checkpoints of every head."""
 
 import copy
 import pickle

@@ -1,4 +1,4 @@
-"""What a head is, written down as JSON: every head in the table comes back bit for bit."""
+"""Specifications of heads as JSON: every head in the table comes back bit for bit."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Which dtypes heads take, and in which they answer."""
+"""Dtypes of the inputs and outputs of heads."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What holds for every loss and every head: a table of losses, a table of heads, a list of laws."""
+"""The laws of every loss with every head: a table of losses, a table of heads, a list of laws."""
 
 import warnings
 

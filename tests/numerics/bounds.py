@@ -1,4 +1,4 @@
-"""What errors are allowed, by quantity, dtype and size; measured by ``measured_errors``.
+"""Bounds on errors, by quantity, dtype and size; measured by ``measured_errors``.
 
 A bound is a small number of machine epsilons: 2u, with u the unit roundoff.
 

@@ -1,4 +1,4 @@
-"""How far results are from what mathematics says, in units that make sizes comparable.
+"""Numerical errors of results, in units that make sizes comparable.
 
 Each function takes classes K, features d and a dtype and returns the largest error found. The
 oracles are float64: definitions that a right result satisfies, or NumPy on the same rounded input.

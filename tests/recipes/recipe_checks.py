@@ -1,4 +1,4 @@
-"""What several tests of the recipes look at."""
+"""Checks shared by tests of the recipes."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Where classifiers are, in models of one's own, and what is refused."""
+"""Locations of classifiers in models of one's own, and refusals."""
 
 import pytest
 from torch import nn

@@ -1,4 +1,4 @@
-"""Where classifiers are, in every architecture of timm and of transformers."""
+"""Locations of classifiers in every architecture of timm and of transformers."""
 
 import warnings
 

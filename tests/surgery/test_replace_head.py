@@ -1,4 +1,4 @@
-"""What replace_head does to any model: kept, passed on, refused."""
+"""Effects of replace_head on any model: kept, passed on, refused."""
 
 import copy
 import pickle

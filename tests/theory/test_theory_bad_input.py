@@ -1,4 +1,4 @@
-"""What bad input gets, and what the counts of labels make of good input."""
+"""Errors for bad input, and label counts of good input."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What fixed heads end in: closed forms against SciPy's L-BFGS on the model with W held."""
+"""Optima under fixed heads: closed forms against SciPy's L-BFGS on the model with W held."""
 
 import math
 

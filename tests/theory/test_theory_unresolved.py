@@ -1,4 +1,4 @@
-"""Which class vectors a certificate cannot tell from zero."""
+"""Class vectors that a certificate cannot distinguish from zero."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What training loops do to a network, with every kind of head."""
+"""Training loops over networks with every kind of head."""
 
 import copy
 

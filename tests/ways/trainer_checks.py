@@ -1,4 +1,4 @@
-"""What is to hold whoever runs the training loop."""
+"""Checks shared by all training loops."""
 
 import torch
 from torch import nn

@@ -1,4 +1,4 @@
-"""How the losses of the tasks become the gradient of a step."""
+"""The base class of task weighting strategies, and equal weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What claims find out about trained networks: where these look, and what parts of images say."""
+"""Examinations of trained networks by claims: saliency, and features of parts of images."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""What an enemy put into the directory of a run is refused, and none of it is run."""
+"""Hostile files in the directory of a run are refused, and none of them is run."""
 
 import json
 import os

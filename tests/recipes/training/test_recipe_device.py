@@ -1,4 +1,4 @@
-"""What a step of training asks of its device, seen operation by operation on a CPU.
+"""Operations of a training step on its device, recorded one by one on a CPU.
 
 A GPU's work is queued, and Python prepares what comes next, until it asks for a number, or for a
 tensor whose shape is a number that the GPU has.

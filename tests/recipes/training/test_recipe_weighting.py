@@ -1,4 +1,4 @@
-"""What each strategy makes of two tasks, against NumPy and SciPy on the tasks' own gradients."""
+"""Gradients of each strategy on two tasks, against NumPy and SciPy on the tasks' own gradients."""
 
 import math
 import sys
