@@ -46,7 +46,7 @@ class Result(NamedTuple):
         return str(json.loads(text)["provenance"]["commit"]).removesuffix("-dirty")
 
     def changes(self) -> list[str] | None:
-        """What it measures and has changed since; None where that cannot be found out."""
+        """Measured files that have changed since; None where that cannot be found out."""
         commit = self.commit()
         files = changed_files(commit)
         if files is None:
@@ -133,7 +133,7 @@ def _is_in(file: str, places: tuple[str, ...]) -> bool:
 
 
 def _git(*arguments: str) -> str | None:
-    """What git prints; None where it fails or is not there."""
+    """The output of git; None where it fails or is not installed."""
     command = ["git", "-c", "core.quotePath=false", *arguments]
     try:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, check=False)  # noqa: S603

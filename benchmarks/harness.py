@@ -26,7 +26,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def numbers_by_x(metavar: str) -> tyro.constructors.PrimitiveConstructorSpec[tuple[int, ...]]:
-    """How the command line reads sizes such as 256x2048x1x1000; ``metavar`` is BxDxTxK then."""
+    """Parser of sizes such as 256x2048x1x1000 on the command line, with ``metavar`` BxDxTxK."""
 
     def parse(words: list[str]) -> tuple[int, ...]:
         numbers = tuple(map(int, words[0].split("x")))
@@ -44,7 +44,7 @@ def numbers_by_x(metavar: str) -> tyro.constructors.PrimitiveConstructorSpec[tup
 
 
 def result_file(name: str) -> Path:
-    """Where a benchmark's result is kept."""
+    """The file of a benchmark's result."""
     return RESULTS / f"{name}.json"
 
 

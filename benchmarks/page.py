@@ -21,7 +21,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """What the page shows of one result.
+    """The part of the page about one result.
 
     Attributes:
         title: the question.

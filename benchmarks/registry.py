@@ -25,7 +25,7 @@ class Benchmark:
 
     @property
     def missing(self) -> list[str]:
-        """What it needs and this machine lacks."""
+        """Required modules that are not installed."""
         return [module for module in self.needs if find_spec(module) is None]
 
     def run(self) -> None:
@@ -33,7 +33,7 @@ class Benchmark:
         import_module(f"benchmarks.{self.name}").main()
 
     def section(self, result: Mapping[str, Any]) -> Section:
-        """What the page shows of a result."""
+        """The section of the page about a result."""
         make: Callable[[Mapping[str, Any]], Section]
         make = import_module(f"benchmarks.sections.{self.name}").section
         return make(result)

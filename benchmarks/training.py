@@ -55,7 +55,7 @@ PREFETCHED = 2  # batches a worker, DataLoader's default
 
 @dataclass(frozen=True)
 class Options:
-    """What to measure.
+    """Options of the benchmark.
 
     Attributes:
         backbone: as in the recipes.

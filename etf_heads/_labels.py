@@ -16,7 +16,7 @@ A single task's may also be one tensor (...).
 """
 
 NO_LABEL = -100
-"""What stands for a missing label everywhere: PyTorch's default ``ignore_index``."""
+"""The label of samples without one: PyTorch's default ``ignore_index``."""
 
 
 def check_labels(

@@ -43,7 +43,7 @@ def gathered(tensor: Tensor) -> Tensor:
 
 
 def at_least_float32(dtype: torch.dtype) -> torch.dtype:
-    """What a geometry of this dtype is kept in."""
+    """The dtype in which a geometry is kept when this one is asked for."""
     return torch.promote_types(dtype, torch.float32)
 
 

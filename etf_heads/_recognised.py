@@ -75,7 +75,7 @@ _NO_HEAD = f"{{}}: the checkpoint has something else there, no head of this kind
 
 
 def _differences(there: Any, here: dict[str, Any]) -> str:
-    """What differs between two descriptions, for an error message; empty where nothing does."""
+    """Differences between two descriptions, for an error message; empty where there are none."""
     theirs, ours = identity(there), identity(here)
     if not isinstance(theirs, Mapping):
         return f"{there!r:.200}"

@@ -40,7 +40,7 @@ class Specified(nn.Module):
         return cls(**arguments)
 
     def arguments(self) -> dict[str, Any]:
-        """What :meth:`from_arguments` takes; tensors on the meta device stand for stored data."""
+        """The arguments of :meth:`from_arguments`; tensors on the meta device stand for stored data."""
         names = inspect.signature(type(self)).parameters.keys() - {"device"}
         return {name: getattr(self, name, _Missing(name)) for name in sorted(names)}
 
@@ -90,7 +90,7 @@ def make(spec: Any, *, in_features: int) -> Any:
 
 
 def identity(spec: Any) -> Any:
-    """What the logits of a head depend on and no tensor of ``state_dict`` shows.
+    """The part of a specification that determines logits and is in no tensor of ``state_dict``.
 
     Two heads with the same identity and the same ``state_dict`` have the same logits.
 

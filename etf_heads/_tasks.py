@@ -111,7 +111,7 @@ class Tasks:
 
     @property
     def slices(self) -> tuple[slice, ...]:
-        """Where each task's rows stand among all class vectors."""
+        """The rows of each task among all class vectors."""
         ends = accumulate(self.sizes)
         return tuple(slice(e - k, e) for e, k in zip(ends, self.sizes, strict=True))
 

@@ -29,7 +29,7 @@ else:
 
 @dataclass(frozen=True)
 class Options:
-    """Which claims, how large, and where.
+    """The claims to test, their size, and the directories.
 
     Attributes:
         claims: their names; all of them by default.

@@ -121,7 +121,7 @@ class AssignedCode(Code):
         return super().row_sum(task)
 
     def _used(self, task: int) -> Tensor | None:
-        """Which rows of a task of the code belong to a class; None for all."""
+        """Mask of a task's rows that belong to a class; None for all."""
         rows = self.base.tasks.slices[task]
         if self.tasks.sizes[task] == rows.stop - rows.start:
             return None

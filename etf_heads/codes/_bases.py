@@ -243,7 +243,7 @@ def _by_line(among: None) -> None: ...
 @overload
 def _by_line(among: Tensor) -> Tensor: ...
 def _by_line(among: Tensor | None) -> Tensor | None:
-    """Which classes, as which ends of lines: (lines, 2)."""
+    """Classes as the two ends of lines, (lines, 2)."""
     if among is None:
         return None
     if len(among) % 2:

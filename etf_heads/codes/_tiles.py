@@ -31,7 +31,7 @@ class Tile:
 
     @property
     def lines(self) -> slice:
-        """Which lines these are."""
+        """The lines of the tile."""
         return slice(self.start, self.start + len(self.scores))
 
     def lift(self, values: Tensor) -> Tensor:
@@ -74,5 +74,5 @@ def tiles(coordinates: Tensor, signs: Tensor, lines: slice) -> Iterator[Tile]:
 
 
 def tile_size(like: Tensor) -> int:
-    """How many scores to make at a time on a device."""
+    """Number of scores to compute at a time on a device."""
     return _CPU_TILE if like.device.type == "cpu" else _GPU_TILE

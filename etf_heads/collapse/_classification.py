@@ -15,7 +15,7 @@ from etf_heads.collapse._vectors import Biases, Weights, class_vectors
 
 
 class ClassificationCollapse(CollapseMetric):
-    """What the measures of one task, of tasks on the same samples and on their own share.
+    """Base class of the measures of one task, of several on the same samples and on their own.
 
     Subclasses set the attributes below and ``tasks``, and implement ``_values``, ``_centres``
     and ``_kept``.

@@ -17,7 +17,7 @@ MAX_TUPLES = 2**62  # label tuples are numbered in int64
 
 
 def strides(tasks: Tasks) -> tuple[int, ...]:
-    """What one step of each task's label adds to the number of a label tuple."""
+    """Strides of the tasks in the row-major numbering of label tuples."""
     steps = [1]
     for size in reversed(tasks.sizes):
         steps.append(steps[-1] * size)

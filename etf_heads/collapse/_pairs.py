@@ -20,7 +20,7 @@ SAMPLED_CLASSES = 1_000
 
 @dataclass(frozen=True)
 class PairSample:
-    """How many classes are compared with all others, and which.
+    """The classes that are compared with all others.
 
     Attributes:
         classes: drawn uniformly without replacement; None for all classes up to

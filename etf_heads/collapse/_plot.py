@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Values = Mapping[str, float]
-"""What a measure's ``compute`` returns."""
+"""The result of a measure's ``compute``."""
 
 
 class PlottedMetric(Metric):

@@ -14,7 +14,7 @@ _BLOCK = 128  # columns: fewer would spare more of the product and slow down wha
 
 @dataclass(frozen=True)
 class ClassStatistics:
-    r"""What the collapse measures need to know of a data set, whatever its size.
+    r"""Sufficient statistics of a data set for the collapse measures, independent of its size.
 
     A *group* is a class, or a tuple of classes when there are several tasks. Statistics of parts
     of a data set merge into those of the whole by the formula of Chan, Golub and LeVeque

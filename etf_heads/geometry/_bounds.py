@@ -108,7 +108,7 @@ def _most(order: int, dim: int, s: float) -> float:
 
 
 def _end(order: int, dim: int) -> float:
-    """Where L_order hands over to the next: the largest zero of a Jacobi polynomial."""
+    """The upper end of the interval of L_order: the largest zero of a Jacobi polynomial."""
     k = (order + 1) // 2
     beta = (dim - 3) / 2 + (0 if order % 2 else 1)
     alpha = (dim - 3) / 2 + 1

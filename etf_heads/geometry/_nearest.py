@@ -84,7 +84,7 @@ def nearest_orientation(
     proximal: float = 0.0,
     solver: Solver = "polar",
 ) -> Tensor:
-    r"""Where the nearest ETF stands: orthonormal columns, of all tasks together.
+    r"""The orientation of the nearest ETF: orthonormal columns, of all tasks together.
 
     Of the frames :math:`W_t = \sqrt{K_t/(K_t-1)}\, E_t P_t^\top` with orthonormal
     :math:`P = [P_1 \dots P_T]`, it minimises :math:`\sum_t \omega_t \|H_t - \alpha W_t\|^2` for

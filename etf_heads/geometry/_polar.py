@@ -127,7 +127,7 @@ def _gram_is_exact(s: Tensor, matrix: Tensor) -> bool:
 
 
 def _kept(s: Tensor, rows: int) -> Tensor:
-    """Which singular values count as more than zero."""
+    """Mask of the singular values above rounding error."""
     floor = torch.finfo(s.dtype).eps * max(rows, s.shape[-1])
     return s > floor * s.amax(-1, keepdim=True)
 

@@ -202,7 +202,7 @@ def _nearest(means: Tensor, code: BasesCode, task: int) -> Tensor:
 
 
 def _first_of_each(values: Tensor) -> Tensor:
-    """Where each distinct value occurs first."""
+    """Mask of the first occurrence of each distinct value."""
     ordered, place = values.sort(stable=True)
     new = torch.ones_like(ordered, dtype=torch.bool)
     new[1:] = ordered[1:] != ordered[:-1]

@@ -97,7 +97,7 @@ class Head(Recognised, Specified):
         }
 
     def arguments(self) -> dict[str, Any]:
-        """What the constructor takes, but for the device."""
+        """The arguments of the constructor, but for the device."""
         own = super().arguments()
         return own | {name: value for name, value in self.options().items() if name in own}
 

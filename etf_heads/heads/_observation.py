@@ -20,7 +20,7 @@ from etf_heads.heads._running_means import RunningClassMeans, class_sums_of_all
 
 
 class Rule(NamedTuple):
-    """What the observation depends on besides tensors.
+    """Settings of the observation that are not tensors.
 
     Attributes:
         kind: "nearest", an orientation (d, sum K_t - T), or "means", unit vectors (sum K_t, d).
@@ -42,7 +42,7 @@ class Rule(NamedTuple):
 
 
 class State(NamedTuple):
-    """What an observation starts from: the running means, and the geometry in use."""
+    """The state before an observation: the running means, and the geometry in use."""
 
     means: Tensor
     counts: Tensor
@@ -71,7 +71,7 @@ def observe(
 
 
 def observe_again(features: Tensor, labels: Labels, state: State, rule: Rule) -> Tensor | None:
-    """What :func:`observe` gave from that state, which stays as it is."""
+    """The result of :func:`observe` from that state, which stays as it is."""
     return observe(features, labels, _running(state, rule), state.frame, rule)
 
 

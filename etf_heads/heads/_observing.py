@@ -118,7 +118,7 @@ class ObservingHead(Head):
 
     @property
     def decay(self) -> float:
-        """What each batch leaves of the weight of older samples."""
+        """Factor of the weight of older samples in each batch."""
         return self.running.decay
 
     @property

@@ -59,7 +59,7 @@ Classifier = Head | LinearClassifier
 
 
 def classifier_of(head: AnyHead) -> Classifier:
-    """What a user gave as head, as a :class:`Head` or a :class:`LinearClassifier`, or ValueError.
+    """The user's head as a :class:`Head` or a :class:`LinearClassifier`, or ValueError.
 
     Learned heads are an ``nn.Linear``, several by task, or a module with a ``weight`` (sum K_t, d)
     and perhaps ``bias``, ``tasks`` (class counts) and ``norm``. Wrappers of ``torch.compile`` and

@@ -24,7 +24,7 @@ def logit_gap(
     *,
     loss: GapLoss | None = None,
 ) -> float:
-    r"""How far the right class's logit stands above the others at the optimum of a balanced task.
+    r"""Logit of the right class minus that of any other, at the optimum of a balanced task.
 
     "Neural Collapse in Multi-Task Learning", Theorem 3.1: with
     :math:`q = 2 \sqrt{\lambda_W \lambda_H N / (K c)}`, the probability left for each wrong class,

@@ -119,7 +119,7 @@ class FactoredProblem:
         return torch.cat([logits[:, rows].log_softmax(dim=1) for rows in self.slices], dim=1)
 
     def tuple_values(self, class_vectors: Tensor, features: Tensor) -> Tensor:
-        """What stands in the bracket of F, shape (G,)."""
+        """The bracket of F for each tuple, shape (G,)."""
         return self._tuple_values(self.log_probabilities(class_vectors, features), features)
 
     def point(self, factor: Tensor, features: Tensor) -> Point:

@@ -107,7 +107,7 @@ class JointCounts:
 
     @property
     def rows(self) -> Tensor:
-        """Where each tuple's classes stand among all class vectors, int64 of shape (G, T)."""
+        """Positions of each tuple's classes among all class vectors, int64 of shape (G, T)."""
         starts = [task.start for task in self.tasks.slices]
         return self.labels + torch.tensor(starts, device=self.labels.device)
 

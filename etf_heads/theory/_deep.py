@@ -73,7 +73,7 @@ class DeepUnconstrainedFeatureModel(nn.Module):
         self.layers = nn.ParameterList([_drawn(shape, generator) for shape in shapes])
 
     def outputs(self) -> list[Tensor]:
-        """What every layer puts out before its activation, classes as rows; the last are logits."""
+        """Outputs of every layer before its activation, classes as rows; the last are logits."""
         hidden: Tensor = self.features
         found: list[Tensor] = []
         for weight in self.layers:

@@ -193,7 +193,7 @@ def fixed_head_optimum(
     task_weights: Mapping[str, float] | Sequence[float] | Tensor | None = None,
     losses: LossSpec = None,
 ) -> FixedHeadOptimum:
-    r"""What any fixed head ends in: features of every label tuple, logits and objective.
+    r"""The optimum under any fixed head: features of every label tuple, logits and objective.
 
     With the class vectors W fixed, the unconstrained feature model is one small strictly convex
     problem a tuple,

@@ -17,7 +17,7 @@ _LARGEST_DAMPING = 1e12
 
 @dataclass(frozen=True)
 class CriticalPoint:
-    """Where the gradient of a model vanishes.
+    """A point where the gradient of a model vanishes.
 
     Attributes:
         value: of the objective.

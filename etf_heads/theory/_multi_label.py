@@ -141,7 +141,7 @@ def multi_label_optimum(
         return {m: _gap(K, m, divisors[m] * kappa) for m in samples}
 
     def shortfall(kappa: float) -> float:
-        """What κ R lacks; it falls as κ grows, since κ a_m grows."""
+        """Shortfall of κ R; it falls as κ grows, since κ a_m grows."""
         radius = sum(parting[m] * (kappa * a) ** 2 for m, a in gaps_at(kappa).items())
         return 2 * both * total / K - math.sqrt(radius)
 

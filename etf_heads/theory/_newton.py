@@ -170,7 +170,7 @@ def _truncated_cg(
 
 
 def _to_boundary(step: Tensor, direction: Tensor, radius: float) -> float:
-    """How far one can go from the step along the direction within the radius."""
+    """Distance from the step along the direction to the boundary of the trust region."""
     a = float(direction.square().sum())
     b = float((step * direction).sum())
     room = max(0.0, radius**2 - float(step.square().sum()))

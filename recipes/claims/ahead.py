@@ -144,7 +144,7 @@ def validated(records: Sequence[Record]) -> float:
 
 
 def lines(evidence: Evidence) -> list[Line]:
-    """What tuning chose, and how far each is from the plain learned head of its regime."""
+    """Choices of the tuning, and differences from the plain learned head of the same regime."""
     differences = [
         [p / 100 for p in points_ahead(own, evidence[f"{name.partition(':')[0]}: {PLAIN}"])]
         for name, own in evidence.items()

@@ -91,7 +91,7 @@ class Criterion:
 
     @property
     def verdict(self) -> Verdict:
-        """Where the 95% interval of the mean over seeds lies: all on one side, or on both.
+        """Verdict by the 95% interval of the mean over seeds: all on one side, or on both.
 
         A single seed has no interval and decides nothing. A NaN is a failure.
         """
@@ -169,7 +169,7 @@ def final(records: Sequence[Record], measure: str) -> list[float]:
 
 
 def fall(records: Sequence[Record], measure: str) -> list[float]:
-    """What is left of a collapse measure at the end, as a share of what it was before training."""
+    """A collapse measure at the end, as a share of its value before training."""
     starts = [_number(record["history"][0]["collapse"][measure]) for record in records]
     return [end / start for end, start in zip(final(records, measure), starts, strict=True)]
 

@@ -66,7 +66,7 @@ def judge(evidence: Evidence) -> list[Criterion]:
 
 
 def lines(evidence: Evidence) -> list[Line]:
-    """How far each is ahead of the default."""
+    """Accuracy of each minus that of the default."""
     default = evidence[DEFAULT]
     differences = [[p / 100 for p in points_ahead(own, default)] for own in evidence.values()]
     return [("points ahead of default", *(points(interval(d)) for d in differences))]

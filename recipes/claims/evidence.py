@@ -23,7 +23,7 @@ EXAMINED = "examined.json"
 
 @dataclass(frozen=True)
 class Request:
-    """What the command line says.
+    """Options of the command line.
 
     Attributes:
         size: of the runs.
@@ -119,7 +119,7 @@ def _record(claim: Claim, config: RunConfig, result: RunResult) -> Record:
 
 
 def _examined(claim: Claim, config: RunConfig, result: RunResult) -> Any:
-    """What the claim's examination finds; once, for it may take a while."""
+    """The result of the claim's examination, computed once: it may take a while."""
     state, file = process_state(), config.run_dir / EXAMINED
     if claim.examine is None:
         return None

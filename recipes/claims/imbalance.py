@@ -38,7 +38,7 @@ VARIANTS = {
 BASE = {"head": "learned-norm"}
 
 STILL_SIMPLE = ("s_nc1_ratio", "s_nc2_angles", "s_nc2_norms", "s_nc3", "s_nc5")
-"""What does not depend on the number of classes; the weights in the sum of S_NC4 do."""
+"""Measures that do not depend on the number of classes; the weights in the sum of S_NC4 do."""
 
 
 def examine(network: Network, data: ImageData, _: RunResult) -> dict[str, Any]:

@@ -78,7 +78,7 @@ _STATE = "optimizer_state_bytes"
 
 
 def lines(evidence: Evidence) -> list[Line]:
-    """What each costs."""
+    """Costs of each variant."""
     records = evidence.values()
     first = [own[0]["counts"] for own in records]
     return [

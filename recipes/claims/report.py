@@ -20,7 +20,7 @@ MANY = 8
 """Variants that a page has room for side by side; a table of more has a row for each instead."""
 
 Judged = Mapping[str, Any]
-"""What :func:`recipes.claims.evidence.gather` returns."""
+"""The result of :func:`recipes.claims.evidence.gather`."""
 
 
 def verdict(judged: Judged) -> str:
@@ -142,7 +142,7 @@ def _seeds(judged: Judged) -> int:
 
 
 def _curves(claim: Claim, evidence: Evidence) -> dict[str, Any]:
-    """What :func:`recipes.comparison.figures.collapse_curves` takes."""
+    """The argument of :func:`recipes.comparison.figures.collapse_curves`."""
     found = {}
     for variant, records in evidence.items():
         histories = [record["history"] for record in records]

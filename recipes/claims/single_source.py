@@ -40,7 +40,7 @@ VARIANTS = {
 
 
 def collapse(learned: Sequence[Record]) -> dict[str, Criterion]:
-    """When runs of a learned head on two tasks are called collapsed, by measure."""
+    """Criteria, by measure, for the collapse of learned heads on two tasks."""
     tenth = "a tenth of its start: collapse is a fall by an order of magnitude"
     return {
         "s_nc1_ratio": Criterion(

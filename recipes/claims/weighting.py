@@ -98,7 +98,7 @@ def _means(of_strategies: Sequence[Sequence[float]]) -> list[float]:
 
 
 def figures(evidence: Evidence) -> list[Figure]:
-    """Where S_NC1 and test error end, run by run."""
+    """Final S_NC1 and test error, run by run."""
     figure, axes = new_figure(1, 2, width=8.2, height=3.0, sharey=True)
     panels = {"S_NC1 at the end": _s_nc1, "test error at the end, %": _errors}
     for ax, (title, numbers) in zip(axes, panels.items(), strict=True):

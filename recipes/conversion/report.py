@@ -13,7 +13,7 @@ from recipes.pages.page import origin, settings_in_words, write_page
 from recipes.pages.tables import Line, percent, points
 
 MARGIN = 0.005
-"""How much accuracy a converted network may lose after one epoch: half a point."""
+"""The accuracy that a converted network may lose after one epoch: half a point."""
 
 
 def convert_table(summary: Summary) -> list[Line]:

@@ -12,7 +12,7 @@ from recipes.training.result import RunResult
 from recipes.training.settings import RunConfig
 
 Summary = dict[str, Any]
-"""What ``convert.json`` holds, less its origin."""
+"""The contents of ``convert.json``, without its provenance."""
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ SHARES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 
 @dataclass(frozen=True)
 class DataSource:
-    """How a data set is read.
+    """The reader of a data set.
 
     Attributes:
         read: makes it as options say.

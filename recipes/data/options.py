@@ -24,7 +24,7 @@ FILES = frozenset({"root", "download"})
 
 @dataclass(frozen=True, kw_only=True)
 class DataOptions:
-    """Where images are, and which of them a run takes.
+    """Location of the images, and the choice among them.
 
     Attributes:
         root: directory of the data set's files, as torchvision lays them out, or with

@@ -62,7 +62,7 @@ def choose(
 
 
 def tuple_weights(tuples: Tensor, tasks: Mapping[str, int], options: DataOptions) -> Tensor | None:
-    """How frequent each label tuple (G, T) is to be, up to a factor; None if nothing is said.
+    """Relative frequencies asked for each label tuple (G, T); None if there are none.
 
     With ``imbalance`` r, class k of K has the weight r^(-k/(K-1)) (the long-tailed CIFAR of Cui et
     al., "Class-balanced loss based on effective number of samples", CVPR 2019), and a tuple the

@@ -18,7 +18,7 @@ Shape = tuple[int, int, int]
 """(channels, height, width) of an image."""
 
 TIMM = "timm/"
-"""What the names of timm's models are prefixed with."""
+"""Prefix of the names of timm's models."""
 
 
 def cnn(image_shape: Shape, features: int, width: int) -> nn.Sequential:

@@ -22,7 +22,7 @@ def build_network(config: RunConfig, data: ImageData) -> Network:
 
 
 def head_request(config: Settings, data: ImageData) -> HeadRequest:
-    """What the head of a run is made for."""
+    """The request for the head of a run."""
     return HeadRequest(
         features=config.features,
         tasks=data.tasks,

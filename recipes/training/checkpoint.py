@@ -42,7 +42,7 @@ _UNREADABLE = (EOFError, OSError, SafetensorError, pickle.UnpicklingError)
 
 @dataclass
 class Progress:
-    """Where a run stands.
+    """The progress of a run.
 
     Attributes:
         epoch: epochs finished.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class HeadRequest:
-    """What a head is made for.
+    """The sizes and settings that a head is built from.
 
     Attributes:
         features: size of the features.
@@ -41,7 +41,7 @@ class HeadRequest:
 
     @property
     def options(self) -> dict[str, Any]:
-        """What all heads that are not learned take."""
+        """Keyword arguments of all heads that are not learned."""
         return {
             "scale": self.scale,
             "learn_scale": self.learn_scale,

@@ -25,7 +25,7 @@ V = TypeVar("V")
 
 
 def process_state() -> PartialState:
-    """Which of how many processes this is; programs ask here, before or after training.
+    """The rank of this process and the number of processes, before or after training.
 
     Raises:
         ValueError: if a launcher has started several processes that do not know of each other:

@@ -140,7 +140,7 @@ def class_cosines(weight: Tensor, tasks: Mapping[str, int]) -> list[list[float]]
 def counts(
     network: Network, optimizer: Callable[[list[nn.Parameter]], Optimizer]
 ) -> dict[str, int]:
-    """What head and model cost: parameters, and bytes in checkpoints and the optimiser's state."""
+    """Costs of head and model: parameters, and bytes in checkpoints and the optimiser's state."""
     model = model_costs(network, optimizer)
     return {
         "head_parameters": sum(p.numel() for p in network.head.parameters()),

@@ -28,7 +28,7 @@ LossName = Literal["cross-entropy", "normalized", "ntce", "nonl"]
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(DataOptions):
-    """What a run does, whichever head it trains.
+    """Settings of a run that do not depend on its head.
 
     Attributes:
         preset: name of the preset these settings started from.
@@ -165,7 +165,7 @@ class RunConfig(Settings):
 
     @property
     def run_dir(self) -> Path:
-        """Where the run writes everything it writes."""
+        """The directory that the run writes to."""
         return self.output or Path("runs") / self.preset / f"{self.head}-seed{self.seed}"
 
     def to_json(self) -> dict[str, Any]:
@@ -215,7 +215,7 @@ class CompareConfig(Settings):
 
     @property
     def report_dir(self) -> Path:
-        """Where runs and report are written."""
+        """The directory of the runs and their report."""
         return self.output or Path("runs") / self.preset
 
     def runs(self) -> list[RunConfig]:

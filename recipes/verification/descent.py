@@ -161,7 +161,7 @@ def cosines_of(gram: Tensor, theory: Tensor) -> Tensor:
 
 
 def logit_gaps(logits: Tensor, counts: JointCounts) -> Tensor:
-    """How far the right class of each task stands above the others, shape (G, sum K_t)."""
+    """Logit of the right class of each task minus all logits, shape (G, sum K_t)."""
     right = logits.gather(1, counts.rows)  # shape: (G, T)
     sizes = torch.tensor(counts.tasks.sizes)
     return right.repeat_interleave(sizes, dim=1) - logits

@@ -1,4 +1,4 @@
-r"""Which λ's of the unconstrained feature model a trained network behaves as if it had.
+r"""Effective λ's of a trained network in the unconstrained feature model.
 
 A network has no λ_H: its features are outputs, and AdamW's decoupled weight decay on all matrices
 is no squared-norm penalty either. What stands here is therefore not derived from the settings but
@@ -92,7 +92,7 @@ def closed_form(shares: Sequence[float], strength: float) -> list[float]:
 
 
 def limit_cosine(share: float) -> float:
-    """What the closed form tends to as the strength goes to zero, if only as its logarithm."""
+    """Limit of the closed form as the strength goes to zero, approached only logarithmically."""
     a, b = math.sqrt(share), math.sqrt(1 - share)
     return (a - b) / (a + b)
 

@@ -17,7 +17,7 @@ TITLES = {
 }
 
 Summary = dict[str, Any]
-"""What ``theory.json`` holds."""
+"""The contents of ``theory.json``."""
 
 
 def grid_table(summary: Summary) -> list[Line]:

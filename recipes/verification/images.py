@@ -26,7 +26,7 @@ from recipes.verification.effective import (
 
 @dataclass(frozen=True)
 class SweepRun:
-    """What one trained network says, all of it JSON values.
+    """Results of one trained network, all of them JSON values.
 
     Attributes:
         share: p of its training images.

@@ -12,7 +12,7 @@ from recipes.verification import figures
 from recipes.verification.effective import LOWEST, closed_form, limit_cosine
 
 Summary = dict[str, Any]
-"""What ``theory_images.json`` holds."""
+"""The contents of ``theory_images.json``."""
 
 
 def images_table(summary: Summary) -> list[Line]:
@@ -60,7 +60,7 @@ def images_table(summary: Summary) -> list[Line]:
 
 
 def images_verdict(summary: Summary) -> str:
-    """What the angles say, and what the accuracies say, by rule."""
+    """Verdicts on the angles and on the accuracies, by rule."""
     sentences = [_fit_in_words(name, fit) for name, fit in summary["fits"].items()]
     rivals = [r for r in ("learned-norm", "compound") if {"correlated", r} <= set(summary["heads"])]
     sentences += [_accuracy_in_words(summary, rival) for rival in rivals]

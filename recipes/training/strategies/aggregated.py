@@ -86,7 +86,7 @@ class AggregatedWeighting(Strategy):
 
 @contextmanager
 def _repeatable_backward() -> Iterator[None]:
-    """What is compiled in here may be differentiated more than once, as for each task's row.
+    """Compile so that one graph can be differentiated more than once, as for each task's row.
 
     By default a compiled backward pass overwrites what the forward pass saved for it. The caches of
     compiled code on disk do not tell one kind from the other, and would hand out the overwriting

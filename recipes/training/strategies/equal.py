@@ -32,7 +32,7 @@ class EqualWeighting:
         self.parts = accelerator.gradient_accumulation_steps
 
     def parameters(self) -> list[nn.Parameter]:
-        """What the strategy learns along with the network, by the same optimiser."""
+        """Parameters that the strategy learns along with the network, by the same optimiser."""
         return []
 
     def backward(self, model: nn.Module, images: Tensor, labels: Tensor) -> None:
@@ -69,7 +69,7 @@ class EqualWeighting:
         """Called at the end of each epoch."""
 
     def state(self) -> State:
-        """What a resume has to bring back."""
+        """The state that a checkpoint keeps."""
         return {}
 
     def load(self, state: State) -> None:
