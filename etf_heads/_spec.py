@@ -40,7 +40,7 @@ class Specified(nn.Module):
         return cls(**arguments)
 
     def arguments(self) -> dict[str, Any]:
-        """The arguments of :meth:`from_arguments`; tensors on the meta device stand for stored data."""
+        """Arguments of :meth:`from_arguments`; stored data as tensors on the meta device."""
         names = inspect.signature(type(self)).parameters.keys() - {"device"}
         return {name: getattr(self, name, _Missing(name)) for name in sorted(names)}
 

@@ -77,7 +77,7 @@ def untrained(network: Network, data: ImageSet) -> Network:
 def dissection(
     whole: Tensor, parts: list[Tensor], labels: Tensor, weight: Tensor
 ) -> dict[str, Any]:
-    r"""Alignment of features of dissected images with class vectors, and with those of whole images.
+    r"""Alignment of features of dissected images with class vectors and features of whole images.
 
     Class means are those of a part's features over the images with one label of its own task, less
     the mean of these means; class vectors are centred in the same way.

@@ -31,7 +31,7 @@ class ConvertConfig(CompareConfig):
             raise ValueError(f"rates={self.rates}: at least one is needed, above 0, and none twice")
 
     def fine_tunings(self, trained: RunConfig) -> list[tuple[str, RunConfig]]:
-        """Conversions of the head of a finished run, each with the settings of the epoch after it."""
+        """Conversions of a finished run's head, each with the settings of the epoch after it."""
         from recipes.conversion.swap import CONVERSIONS, KEPT
 
         return [

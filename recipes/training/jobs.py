@@ -15,7 +15,7 @@ from recipes.training.processes import process_state
 from recipes.training.settings import RunConfig
 
 T = TypeVar("T")
-"""The result of a function of a configuration, defined in a module, where processes find it."""
+"""The result of a function of a configuration; a module-level function, which processes find."""
 
 
 def train_all(runs: Sequence[tuple[Callable[[RunConfig], T], RunConfig]], jobs: int = 1) -> list[T]:
