@@ -14,6 +14,14 @@ def is_traced() -> bool:
     return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
 
 
+def is_recorded() -> bool:
+    """Whether ``torch.jit.trace`` records, on which ``torch.onnx.export(dynamo=False)`` is built.
+
+    What is written into views of a tensor is not in the ONNX model, with no word of it.
+    """
+    return torch.jit.is_tracing()
+
+
 def is_symbolic(value: Any) -> bool:
     """Whether ``torch.fx.symbolic_trace`` passes a value that is not known yet."""
     return isinstance(value, torch.fx.Proxy)

@@ -95,7 +95,7 @@ class GramCode(KeepsPrecision, Code):
 
     def expand(self, coordinates: Tensor) -> Tensor:
         """Products C z: (..., columns) -> (..., sum K_t)."""
-        return coordinates @ self.factor.to(coordinates.dtype).mT
+        return coordinates @ self.factor.to(coordinates.dtype).transpose(0, 1)
 
     def vectors(self, indices: Tensor, *, dtype: torch.dtype = torch.float64) -> Tensor:
         """Rows of C: (...) -> (..., columns)."""

@@ -113,4 +113,4 @@ class ClassMeanHead(KeepsPrecision, ObservingHead):
         self.vectors = derived
 
     def _scores_with(self, features: Tensor, derived: Tensor) -> Tensor:
-        return features @ derived.to(features.dtype).mT
+        return features @ derived.to(features.dtype).transpose(0, 1)

@@ -6,14 +6,14 @@ It matters more than the choice of head, so a comparison has to offer it to both
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from etf_heads._precision import at_least_float32, check_dtype, gathered
-from etf_heads._tracing import call_recorded
+from etf_heads._tracing import call_recorded, is_recorded
 
 NormName = Literal["batch", "layer", "unit"]
 FeatureNorm = NormName | nn.Module | None
@@ -40,7 +40,7 @@ class BatchFeatureNorm(nn.BatchNorm1d):
         """Normalise every feature over all leading dimensions: (..., d) -> (..., d)."""
         if (recorded := call_recorded(self, features)) is not None:
             return recorded
-        return flattened(super().forward, features)
+        return flattened(self, super().forward, features)
 
 
 class UnitFeatureNorm(nn.Module):
@@ -103,9 +103,15 @@ def feature_norm(
     )
 
 
-def flattened(norm: Callable[[Tensor], Tensor], features: Tensor) -> Tensor:
-    """Features (..., d) through a normalisation of (N, d)."""
-    return norm(features.reshape(-1, features.shape[-1])).view(features.shape)
+def flattened(norm: _BatchNorm, forward: Callable[[Tensor], Tensor], features: Tensor) -> Tensor:
+    """Features (..., d) through a batch normalisation, whose forward takes (N, d)."""
+    if is_recorded() and not norm.training and norm.running_mean is not None:
+        # The exporter of ONNX that records takes no batch normalisation of reshaped features.
+        factor, shift = _factor_and_shift(norm)
+        return features * factor + shift
+    if features.ndim == 2:
+        return forward(features)
+    return forward(features.reshape(-1, features.shape[-1])).view(features.shape)
 
 
 def normalised(norm: nn.Module, features: Tensor) -> Tensor:
@@ -114,7 +120,7 @@ def normalised(norm: nn.Module, features: Tensor) -> Tensor:
     torch's would take the second of three dimensions for the features.
     """
     if isinstance(norm, _BatchNorm) and not isinstance(norm, BatchFeatureNorm):
-        return flattened(norm, features)
+        return flattened(norm, norm, features)
     return norm(features)
 
 
@@ -129,10 +135,17 @@ def folded(norm: nn.Module, weight: Tensor) -> tuple[Tensor, Tensor]:
             f"{type(norm).__name__} does not fold into a linear layer: build the head with "
             "feature_norm=None or 'batch', or export the normalisation beside it"
         )
-    shift = 0 if norm.bias is None else weight @ gathered(norm.bias)
+    factor, shift = _factor_and_shift(norm)
+    return weight * factor, weight @ shift
+
+
+def _factor_and_shift(norm: Any) -> tuple[Tensor, Tensor]:
+    """A batch normalisation in eval mode as features times a factor plus a shift, both (d,)."""
     factor = torch.rsqrt(norm.running_var + norm.eps)
-    weight = weight * (factor if norm.weight is None else factor * gathered(norm.weight))
-    return weight, shift - weight @ norm.running_mean
+    if norm.weight is not None:
+        factor = factor * gathered(norm.weight)
+    shift = -norm.running_mean * factor
+    return factor, shift if norm.bias is None else shift + gathered(norm.bias)
 
 
 def norm_name(norm: nn.Module | None, in_features: int) -> FeatureNorm:

@@ -6,8 +6,9 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from etf_heads._tracing import is_traced
+from etf_heads._tracing import is_recorded, is_traced
 from etf_heads.orientation._structured import StructuredOrientation
 
 _FEW = 8  # periods up to which adding them one by one is faster than one sum over them
@@ -44,6 +45,8 @@ class TiledOrientation(StructuredOrientation):
 
     def raw_project(self, features: Tensor, scale: float) -> Tensor:
         """Signed sums: (..., d) -> (..., n)."""
+        if is_recorded():
+            return self._padded_project(features, scale)
         n = self.columns
         tail = features.narrow(-1, self.in_features - self._tail, self._tail)
         if self._periods:
@@ -75,6 +78,16 @@ class TiledOrientation(StructuredOrientation):
             tail = lifted.narrow(-1, self.in_features - self._tail, self._tail)
             tail.copy_(lifted.narrow(-1, 0, self._tail))
         return lifted
+
+    def _padded_project(self, features: Tensor, scale: float) -> Tensor:
+        """The same, with nothing written into a view: the features padded to whole periods."""
+        n = self.columns
+        periods = -(-self.in_features // (2 * n))
+        padded = F.pad(features, (0, 2 * n * periods - self.in_features))
+        sums = padded.unflatten(-1, (periods, 2, n)).sum(-3)
+        sums = sums.narrow(-2, 0, 1) - sums.narrow(-2, 1, 1)
+        entries = [self._tiles + (j < self._rest) for j in range(n)]
+        return sums.flatten(-2) * (scale / features.new_tensor(entries).sqrt())
 
     def _sum_of_periods(self, features: Tensor) -> Tensor:
         if self._periods == 1:
