@@ -18,7 +18,14 @@ from etf_heads.heads import (
     NearestETFHead,
     SphericalCodeHead,
 )
-from etf_heads.surgery import load_model, narrow_features, replace_head, save_model, savings
+from etf_heads.surgery import (
+    from_pretrained,
+    load_model,
+    narrow_features,
+    replace_head,
+    save_model,
+    savings,
+)
 
 if TYPE_CHECKING:
     from etf_heads import collapse as collapse
@@ -34,6 +41,7 @@ __all__ = [
     "NearestETFHead",
     "SphericalCodeHead",
     "Tasks",
+    "from_pretrained",
     "load_model",
     "narrow_features",
     "replace_head",

@@ -223,17 +223,22 @@ class Head(Recognised, Specified):
         scale = gathered(self.scale) if isinstance(self.scale, nn.Parameter) else self.scale
         return gathered(frame).to(self._like.dtype) * scale
 
-    def to_linear(self) -> nn.Linear | nn.ModuleDict:
+    def to_linear(self, bias: bool | None = None) -> nn.Linear | nn.ModuleDict:
         """An ``nn.Linear`` with the same logits, for exporters and other tools.
 
         For several tasks, one each in an ``nn.ModuleDict``, by task name (or "0", "1", ...). A
         "batch" normalisation is folded in with its running statistics (as in eval mode).
 
+        Args:
+            bias: True for layers with a bias, zero where there is none, as most architectures
+                load it; False for layers without one; None for what the head needs.
+
         Raises:
-            ValueError: if another normalisation stands before the head, or a task has a name that
-                no module can have, such as "a.b".
+            ValueError: if another normalisation stands before the head, ``bias=False`` would lose
+                a bias that is not zero, or a task has a name that no module can have, such as
+                "a.b".
         """
-        linears = self._linears()
+        linears = self._linears(bias)
         if self.tasks.single:
             return linears[0]
         try:
@@ -243,9 +248,18 @@ class Head(Recognised, Specified):
                 f"a task has a name that no module can have ({error}): take another, or no names"
             ) from error
 
-    def _linears(self) -> list[nn.Linear]:
+    def _linears(self, with_bias: bool | None = None) -> list[nn.Linear]:
         """One linear layer a task, with the logits that this head has in eval mode."""
         weight, bias = self._folded()
+        if with_bias and bias is None:
+            bias = weight.new_zeros(len(weight))
+        if with_bias is False and bias is not None:
+            if bias.any():
+                raise ValueError(
+                    "bias=False loses a bias that is not zero: the head's own, or what a batch "
+                    "normalisation folds into"
+                )
+            bias = None
         linears = []
         for rows in self.tasks.slices:
             linear = nn.Linear(

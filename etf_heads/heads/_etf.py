@@ -94,12 +94,17 @@ class ETFHead(FixedHead):
         code.tasks = Tasks.parse(code.tasks.total)
         return super().from_arguments(tasks, **arguments)
 
-    def to_linear(self) -> nn.Linear:
+    def to_linear(self, bias: bool | None = None) -> nn.Linear:
         """An ``nn.Linear`` with the same logits, for exporters and other tools.
 
         A "batch" normalisation is folded in with its running statistics (as in eval mode).
 
+        Args:
+            bias: True for a layer with a bias, zero where there is none, as most architectures
+                load it; False for one without; None for what the head needs.
+
         Raises:
-            ValueError: if another normalisation stands before the head.
+            ValueError: if another normalisation stands before the head, or ``bias=False`` would
+                lose a bias that is not zero.
         """
-        return self._linears()[0]
+        return self._linears(bias)[0]

@@ -23,6 +23,8 @@ class HeadAdapter(Recognised):
         head: any head.
         channels_first: whether features are (B, d, ...), as convolutions take them, rather than
             (..., d).
+        spatial_dims: of the convolution whose place it has, 1 to 3: what
+            :func:`~etf_heads.surgery.merge` makes of it again.
 
     Example:
         >>> from etf_heads import CompoundETFHead
@@ -33,10 +35,13 @@ class HeadAdapter(Recognised):
 
     head: Any
 
-    def __init__(self, head: nn.Module, *, channels_first: bool = False) -> None:
+    def __init__(
+        self, head: nn.Module, *, channels_first: bool = False, spatial_dims: int = 2
+    ) -> None:
         super().__init__()
         self.head = head
         self.channels_first = channels_first
+        self.spatial_dims = spatial_dims
 
     @property
     def in_features(self) -> int:

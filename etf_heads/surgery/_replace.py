@@ -10,6 +10,7 @@ from torch import nn
 from etf_heads._tasks import Tasks, TaskSpec
 from etf_heads.heads import CompoundETFHead, ETFHead, Head, SphericalCodeHead, from_linear
 from etf_heads.surgery._adapter import HeadAdapter, TaskOutputs
+from etf_heads.surgery._configuration import update_config
 from etf_heads.surgery._locate import (
     Classifier,
     channels_first,
@@ -18,6 +19,7 @@ from etf_heads.surgery._locate import (
     width_and_classes,
 )
 from etf_heads.surgery._seat import (
+    adapted,
     like_of,
     returns_tasks,
     seat,
@@ -79,10 +81,11 @@ def replace_head(
 
     Note:
         Methods that bring back a learned head do so silently: timm's ``reset_classifier``, and
-        but for a line in the log transformers' ``from_pretrained`` of what ``save_pretrained``
-        or its Trainer wrote. Save with :func:`~etf_heads.surgery.save_model`. A model's
-        ``forward_head`` or ``forward`` called without the model itself returns the logits of
-        all tasks side by side.
+        but for a line in the log the ``from_pretrained`` of transformers. What
+        ``save_pretrained`` or transformers' Trainer wrote comes back by
+        :func:`~etf_heads.surgery.from_pretrained`; other models are saved with
+        :func:`~etf_heads.surgery.save_model`. A model's ``forward_head`` or ``forward`` called
+        without the model itself returns the logits of all tasks side by side.
 
     Example:
         >>> import torch
@@ -111,7 +114,7 @@ def replace_head(
     set_task_outputs(model, outputs)
     after = getattr(next(iter(heads.values())), "out_features", before)
     tell_class_count(model, before, after)
-    return model
+    return update_config(model)
 
 
 def _head(
@@ -194,7 +197,7 @@ def _aligned(name: str, layer: Classifier, head_or_tasks: HeadOrTasks) -> nn.Mod
 
 def _adapted(layer: Classifier, head: nn.Module) -> nn.Module:
     first = channels_first(layer)
-    return HeadAdapter(head, channels_first=first) if first or returns_tasks(head) else head
+    return adapted(layer, head, channels_first=first) if first or returns_tasks(head) else head
 
 
 def _task_outputs(layers: dict[str, Classifier], heads: dict[str, nn.Module]) -> TaskOutputs | None:

@@ -52,6 +52,15 @@ def unclip(model: nn.Module, name: str) -> None:
         model.set_submodule(after, nn.Identity())
 
 
+def adapted(layer: nn.Module, head: nn.Module, *, channels_first: bool) -> HeadAdapter:
+    """A head in an adapter, for the place of a layer."""
+    if isinstance(layer, HeadAdapter):
+        dims = layer.spatial_dims
+    else:
+        dims = {nn.Conv1d: 1, nn.Conv3d: 3}.get(type(layer), 2)  # type: ignore[arg-type]
+    return HeadAdapter(head, channels_first=channels_first, spatial_dims=dims)
+
+
 def head_of(module: nn.Module) -> Any:
     """The head inside an adapter, or the module itself."""
     return module.head if isinstance(module, HeadAdapter) else module

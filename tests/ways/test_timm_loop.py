@@ -89,6 +89,15 @@ def test_a_learned_head_and_a_fixed_one_refuse_each_others_checkpoints(tmp_path)
         timm.models.load_checkpoint(fixed, path)
 
 
+def test_a_checkpoint_of_another_fixed_head_is_not_noticed(tmp_path):
+    model, other = build(4), build(4, orientation="hadamard")
+    optimizer = timm.optim.create_optimizer_v2(model, "sgd", lr=0.01)
+    timm.utils.CheckpointSaver(model, optimizer, checkpoint_dir=tmp_path).save_checkpoint(0)
+    timm.models.load_checkpoint(other, str(tmp_path / "last.pth.tar"))
+    images, _ = batch()
+    assert not torch.equal(other.eval()(images), model.eval()(images))
+
+
 @pytest.mark.parametrize("name", ["test_efficientnet", "test_vit"])
 def test_layer_decay_counts_one_layer_less_than_with_a_learned_head(name):
     # As the README tells: timm gives the last layer that has parameters the whole rate.

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from etf_heads import replace_head
+from etf_heads import from_pretrained, replace_head
 from etf_heads.surgery import load_model, save_model
 from tests.ways.trainer_checks import TASKS, check_same_logits, check_trained, head_of, snapshot
 
@@ -83,6 +83,8 @@ def test_it_trains_and_comes_back(name, tasks, tmp_path):
     twin = load_model(build(), tmp_path / "model.safetensors")
     assert twin.config.num_labels == head_of(model).out_features
     check_same_logits(model, twin, **stacked(data, inputs))
+    twin = from_pretrained(type(model), tmp_path / "checkpoint-4")
+    check_same_logits(model, twin, **stacked(data, inputs))
 
 
 @each_number_of_tasks
@@ -108,11 +110,3 @@ def test_from_pretrained_reports_a_learned_head_of_random_weights(tmp_path):
     assert set(report["missing_keys"]) == {"classifier.weight", "classifier.bias"}
     with pytest.raises(ValueError, match="was not written by save_model"):
         load_model(build(), tmp_path / "model.safetensors")
-
-
-def test_the_way_back_from_a_folder_of_save_pretrained(tmp_path):
-    build, inputs = BUILDERS["bert"]
-    model = replace_head(build(), 4)
-    model.save_pretrained(tmp_path)
-    twin = replace_head(type(model).from_pretrained(tmp_path), 4)
-    check_same_logits(model, twin, **stacked(samples(inputs, several=False), inputs))
