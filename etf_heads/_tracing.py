@@ -19,7 +19,7 @@ def is_recorded() -> bool:
 
     What is written into views of a tensor is not in the ONNX model, with no word of it.
     """
-    return torch.jit.is_tracing()
+    return torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
 
 
 def is_symbolic(value: Any) -> bool:
