@@ -10,6 +10,14 @@ ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 
+NEWCOMERS = {
+    "timm": (ROOT / "docs/guides/swap.md", 2),
+    "transformers": (ROOT / "docs/guides/trainers.md", 2),
+    "missing labels": (ROOT / "docs/guides/tasks.md", 1),
+    "onnx": (ROOT / "docs/guides/export.md", 1),
+}
+"""Page and number of the block that shows each of four newcomers the whole way."""
+
 
 def blocks(language: str, document: Path = README) -> list[str]:
     """All code blocks of a language, in order."""

@@ -5,13 +5,14 @@ import re
 import pytest
 import torch
 
-from tests.readme_blocks import PAGES, README, ROOT, blocks, commands
+from tests.readme_blocks import NEWCOMERS, PAGES, README, ROOT, blocks, commands
 
 OPTIONAL = ("lightning", "transformers", "timm", "onnxscript", "onnxruntime", "matplotlib")
 BLOCKS = [
     pytest.param(block, id=f"{page.relative_to(ROOT)}-{number}")
     for page in (README, *PAGES)
     for number, block in enumerate(blocks("python", page), start=1)
+    if (page, number) not in NEWCOMERS.values()  # these are run by tests/test_newcomers.py
 ]
 
 

@@ -1,4 +1,4 @@
-"""Drop-in classifier heads of fixed geometry: ``nn.Module`` s made of a code and an orientation.
+"""Drop-in classifier heads of fixed geometry: modules made of a code and an orientation.
 
 :class:`FixedHead` is the head of any code; :class:`ETFHead`, :class:`CompoundETFHead` and
 :class:`CorrelatedETFHead` choose one, :class:`SphericalCodeHead` one for any number of classes. Two
