@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from statistics import fmean, stdev
 from typing import Any, Literal
 
-from recipes.comparison.summary import half_width, interval, mean_accuracy
+from recipes.comparison.summary import interval, mean_accuracy, seeds_needed
 from recipes.data.images import ImageData
 from recipes.pages.page import Figure
 from recipes.storage import json_values
@@ -114,9 +113,7 @@ class Criterion:
         if self.verdict != "undecided" or len(self.values) < 2:
             return None
         gap, spread = abs(fmean(self.values) - self.threshold), stdev(self.values)
-        counts = range(len(self.values) + 1, 10_001)
-        decided = bisect_left(counts, True, key=lambda n: half_width(spread, n) <= gap)
-        return counts[decided] if decided < len(counts) else None
+        return seeds_needed(gap, spread, len(self.values))
 
     def to_json(self) -> dict[str, Any]:
         """All of it, with mean and interval; None for NaN."""

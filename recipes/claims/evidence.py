@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from recipes.claims.claim import Claim, Plan, Record, Size, Variant, overall
-from recipes.comparison.tuning import SEED as TUNING_SEED
 from recipes.comparison.tuning import Tuned, tune
 from recipes.data import DATASETS, load_data
 from recipes.storage import read_json, write_json
 from recipes.training.jobs import train_all
 from recipes.training.processes import process_state
 from recipes.training.result import RunResult, trained_network
-from recipes.training.settings import PRESETS, RunConfig
+from recipes.training.settings import PRESETS, TRIAL_SEED, RunConfig
 
 EXAMINED = "examined.json"
 
@@ -75,7 +74,7 @@ def _tuned(plan: Plan, place: Path, request: Request) -> dict[str, Tuned]:
     searches = {
         name: (
             partial(tune, trials=plan.trials, train=variant.run),
-            _config(plan, variant, place / f"{name}-tuning", TUNING_SEED, request),
+            _config(plan, variant, place / f"{name}-tuning", TRIAL_SEED, request),
         )
         for name, variant in plan.variants.items()
         if plan.trials and variant.tuned

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from textwrap import fill
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from recipes.comparison.answer import MARGIN, is_learned
 from recipes.pages.canvas import COLOURS, GREYS, heat_map, new_figure, plain, svg_text
+from recipes.pages.tables import points
+
+FLOOR = 1e-6
+"""What is below is 0 up to rounding."""
 
 Values = Sequence[float | None]
 """Of a measure, over epochs."""
@@ -18,11 +24,52 @@ Values = Sequence[float | None]
 def head_colours(heads: Sequence[str]) -> dict[str, str]:
     """One colour a head: greys for learned ones, colours for fixed ones."""
     greys, colours = iter(GREYS), iter(COLOURS)
-    return {h: next(greys if h.startswith("learned") else colours, "#000000") for h in heads}
+    return {h: next(greys if is_learned(h) else colours, "#000000") for h in heads}
+
+
+def forest(heads: Mapping[str, Any], baseline: str) -> str:
+    """Paired differences of test accuracy to the baseline with their intervals, a line a head.
+
+    Half a percentage point on either side of the baseline is shaded; small dots are seeds.
+    """
+    others = {name: head for name, head in heads.items() if name != baseline}
+    figure, (ax,) = new_figure(1, 1, width=4.8, height=0.48 * len(others) + 0.95)
+    colours = head_colours(list(heads))
+    ax.axvspan(-100 * MARGIN, 100 * MARGIN, color="#8a8a8a", alpha=0.18, linewidth=0)
+    ax.axvline(0, color="#000000", linewidth=0.8)
+    for row, (name, head) in enumerate(others.items()):
+        difference, colour = head["difference"], colours[name]
+        seeds = [100 * value for value in head.get("differences", [])]
+        ax.plot(seeds, [row] * len(seeds), "o", color=colour, markersize=3, alpha=0.45)
+        half = difference["half"]
+        ax.errorbar(
+            100 * difference["mean"],
+            row,
+            xerr=None if half is None else 100 * half,
+            fmt="o",
+            color=colour,
+            markersize=7,
+            capsize=4,
+            linewidth=2,
+        )
+        for text, side in ((plain(name), "left"), (points(difference), "right")):
+            place = (0.0 if side == "left" else 1.0, row - 0.2)
+            ax.text(*place, text, transform=ax.get_yaxis_transform(), ha=side, va="bottom")
+    ax.set(yticks=[], ylim=(len(others) - 0.5, -0.75))
+    ax.set_xlabel(f"points of test accuracy, less those of {plain(baseline)}")
+    ax.set_title("Left of the line: worse. Right of it: better.")
+    low, high = ax.get_xlim()
+    ax.set_xlim(min(low, -150 * MARGIN), max(high, 150 * MARGIN))
+    ax.spines["left"].set_visible(False)
+    said = "; ".join(f"{name} {points(head['difference'])}" for name, head in others.items())
+    return svg_text(figure, f"Points of test accuracy, less those of {baseline}: {said}")
 
 
 def accuracy_curves(heads: Mapping[str, Any], target: float) -> str:
-    """Test error over epochs on a logarithmic axis, means over seeds between the extremes."""
+    """Test error over epochs, means over seeds between the extremes.
+
+    The axis is logarithmic where errors fall to a quarter and less.
+    """
     figure, axes = new_figure(1, 1, width=8.2, height=3.3)
     ax = axes[0]
     for name, colour in head_colours(list(heads)).items():
@@ -30,10 +77,9 @@ def accuracy_curves(heads: Mapping[str, Any], target: float) -> str:
         curve = {k: [1 - a for a in v] for k, v in head["curves"]["test_accuracy"].items()}
         _line(ax, head["epochs"][1:], {k: v[1:] for k, v in curve.items()}, name, colour)
     ax.axhline(1 - target, color="#222222", linewidth=0.8, linestyle=":")
-    ax.set(yscale="log", xlabel="epoch", title="Test error, mean over tasks")
-    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    ax.yaxis.set_major_formatter(PercentFormatter(1))
-    ax.yaxis.set_minor_formatter(NullFormatter())
+    ax.set(xlabel="epoch", title="Test error, mean over tasks")
+    errors = [1 - a for h in heads.values() for a in h["curves"]["test_accuracy"]["mean"][1:]]
+    _error_axis(ax, errors)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend(loc="upper right")
     return svg_text(figure)
@@ -67,10 +113,10 @@ def gram_pictures(heads: Mapping[str, Any], tasks: Sequence[int]) -> str:
         return ""
     columns = min(4, len(shown))
     rows = -(-len(shown) // columns)
-    figure, axes = new_figure(rows, columns, width=8.2, height=2.3 * rows)
+    figure, axes = new_figure(rows, columns, width=8.2, height=2.4 * rows)
     image = None
     for ax, (name, gram) in zip(axes, shown.items(), strict=False):
-        image = heat_map(ax, gram, tasks, name)
+        image = heat_map(ax, gram, tasks, fill(name, 20))
     for ax in axes[len(shown) :]:
         ax.set_axis_off()
     if image is not None:
@@ -78,27 +124,35 @@ def gram_pictures(heads: Mapping[str, Any], tasks: Sequence[int]) -> str:
     return svg_text(figure)
 
 
-def savings_bars(heads: Mapping[str, Any], baseline: str) -> str:
-    """Each cost of each head as a share of the baseline's."""
+def cost_ratios(heads: Mapping[str, Any], baseline: str) -> str:
+    """Each cost of each head as a multiple of the baseline's, a dot each, from 0."""
     costs: dict[str, Callable[[Any], float]] = {
-        "head parameters": lambda head: head["counts"]["head_parameters"],
-        "head time a step": lambda head: head["cost"]["median"],
+        "time: whole training": lambda head: head["train_seconds"]["mean"],
+        "time: head and loss": lambda head: head["cost"]["median"],
         "optimiser state": lambda head: head["counts"]["optimizer_state_bytes"],
         "checkpoint": lambda head: head["counts"]["checkpoint_bytes"],
     }
-    figure, axes = new_figure(1, len(costs), width=8.2, height=0.32 * len(heads) + 0.8, sharey=True)
+    figure, axes = new_figure(1, len(costs), width=8.2, height=0.36 * len(heads) + 0.9, sharey=True)
     colours = head_colours(list(heads))
+    names = [fill(name, 18) for name in heads]
     for ax, (title, cost) in zip(axes, costs.items(), strict=True):
-        shares = [cost(head) / cost(heads[baseline]) for head in heads.values()]
-        bars = ax.barh(
-            [plain(name) for name in heads], shares, color=list(colours.values()), height=0.7
-        )
-        ax.bar_label(bars, [f"{share:.0%}" for share in shares], padding=3, fontsize=8)
-        ax.set(title=title, xlim=(0, 1.35 * max(1.0, *shares)), xticks=[])
-        ax.grid(visible=False)
-        ax.spines["bottom"].set_visible(False)
-    axes[0].invert_yaxis()
-    return svg_text(figure)
+        base = cost(heads[baseline])
+        ratios = [cost(head) / base if base else math.nan for head in heads.values()]
+        ax.axvline(1, color="#000000", linewidth=0.8)
+        for row, (ratio, colour) in enumerate(zip(ratios, colours.values(), strict=True)):
+            ax.plot([0, ratio], [row, row], color=colour, linewidth=1, alpha=0.5)
+            ax.plot([ratio], [row], "o", color=colour, markersize=6)
+            if math.isfinite(ratio):
+                ax.annotate(
+                    f"{ratio:.2f}", (ratio, row), (7, 0), textcoords="offset points", va="center"
+                )
+        highest = max([1.0, *(ratio for ratio in ratios if math.isfinite(ratio))])
+        ax.set(title=title, xlim=(0, 1.4 * highest))
+        ax.xaxis.set_major_locator(MaxNLocator(3))
+        ax.yaxis.grid(visible=False)
+        ax.set_yticks(range(len(names)), [plain(name) for name in names])
+    axes[0].set_ylim(len(names) - 0.4, -0.6)
+    return svg_text(figure, f"Costs of each head as multiples of those of {baseline}")
 
 
 def _line(
@@ -114,11 +168,30 @@ def _line(
     ax.fill_between(epochs, low, high, color=colour, alpha=0.13, linewidth=0)
 
 
+def _error_axis(ax: Axes, errors: Sequence[float]) -> None:
+    """Ticks that differ from each other, at every range of errors."""
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda error, _: f"{100 * error:.3g}%"))
+    real = [error for error in errors if error > 0]
+    if not real or max(real) < 4 * min(real):
+        ax.set_ylim(bottom=0)
+        ax.yaxis.set_major_locator(MaxNLocator(6))
+        return
+    ax.set_yscale("log", nonpositive="mask")
+    ax.set_ylim(0.7 * min(real), 1.3 * max(real))
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda error, _: f"{100 * error:.3g}%"))
+    ax.yaxis.set_minor_formatter(NullFormatter())
+
+
 def _logarithmic_where_positive(ax: Axes, curves: Sequence[Values]) -> None:
-    """A fixed head's measures are 0 up to rounding: keep these at the foot of the plot."""
-    real = [value for curve in curves for value in curve if value is not None and value > 1e-6]
+    """A fixed head's measures are 0 up to rounding, which a logarithmic axis leaves out."""
+    real = [value for curve in curves for value in curve if value is not None and value > FLOOR]
     if not real or min(real) > 0.2 * max(real):
         ax.set_ylim(bottom=0)
         return
-    ax.set_yscale("log")
+    for line in ax.lines:  # a gap, in place of a line that drops to the foot and comes back
+        line.set_ydata([y if y > FLOOR else math.nan for y in line.get_ydata()])
+    ax.set_yscale("log", nonpositive="mask")
     ax.set_ylim(bottom=0.5 * min(real), top=2 * max(real))
+    ax.yaxis.set_major_locator(LogLocator(numticks=6))
+    ax.yaxis.set_minor_formatter(NullFormatter())

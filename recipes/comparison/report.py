@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from recipes.comparison import figures
-from recipes.comparison.summary import LEVELS, Summary
+from recipes.comparison.answer import asked_about, cards, held_out, is_learned, spoken, verdict
+from recipes.comparison.summary import LEVELS, PLAIN, Summary
+from recipes.comparison.tuning import HELD_OUT, choice_in_words
+from recipes.pages.canvas import page_colour
 from recipes.pages.page import origin, settings_in_words, write_page
 from recipes.pages.tables import Line, bytes_in_words, percent, points
 
@@ -53,7 +56,7 @@ _REACHED = {
 
 def table(summary: Summary) -> list[Line]:
     """Lines of text: what it is, then a cell a head; the first line names the heads."""
-    heads = summary["heads"].values()
+    heads, base = summary["heads"].values(), summary["baseline"]
 
     def line(title: str, cell: Callable[[Mapping[str, Any]], str]) -> Line:
         return (title, *map(cell, heads))
@@ -65,8 +68,8 @@ def table(summary: Summary) -> list[Line]:
             (f"  of {task}", *(percent(h["accuracy_by_task"][task]) for h in heads))
             for task in summary["tasks"]
         ),
-        line("  less learned's, in points", lambda h: points(h["difference"])),
-        line("epochs to learned's accuracy", lambda h: _reached(h["to_target"], "epochs")),
+        line(f"  less {base}'s, in points", lambda h: points(h["difference"])),
+        line(f"epochs to {base}'s accuracy", lambda h: _reached(h["to_target"], "epochs")),
         line("seconds to it", lambda h: _reached(h["to_target"], "seconds")),
         line("seconds of training", lambda h: f"{h['train_seconds']['mean']:.1f}"),
         line("head and loss, ms a step", lambda h: f"{h['cost']['median'] * 1e3:.2f}"),
@@ -78,7 +81,46 @@ def table(summary: Summary) -> list[Line]:
             (f"{title}, start → end", *(_start_to_end(h["curves"][name]) for h in heads))
             for name, title in _measured(summary).items()
         ),
+        *_chosen(summary),
     ]
+
+
+def _chosen(summary: Summary) -> list[Line]:
+    """Settings that tuning chose, and how accurate they were on the images held out."""
+    tuning = summary.get("tuning")
+    if not tuning:
+        return []
+    given = next(iter(tuning.values()))["trials"][0]["settings"]
+    settings = [tuning[name]["settings"] if name in tuning else given for name in summary["heads"]]
+    found = [held_out(summary, name) for name in summary["heads"]]
+    return [
+        ("accuracy of the best trial", *("–" if a is None else f"{a:.2%}" for a in found)),
+        *(
+            (f"  {name.replace('_', ' ')} of it", *(f"{own[name]:.3g}" for own in settings))
+            for name in given
+        ),
+    ]
+
+
+def trials_table(summary: Summary) -> list[Line]:
+    """A line for each trial of tuning: its settings, and what each head had with them."""
+    tuning = summary.get("tuning")
+    if not tuning:
+        return []
+    lines: list[Line] = [("head", "trial", "settings", "accuracy, held out", "")]
+    for head, found in tuning.items():
+        for number, trial in enumerate(found["trials"], start=1):
+            accuracy = trial["accuracy"]
+            lines.append(
+                (
+                    head,
+                    str(number),
+                    choice_in_words(trial["settings"]),
+                    "diverged" if accuracy is None else f"{accuracy:.2%}",
+                    "chosen" if trial["settings"] == found["settings"] else "",
+                )
+            )
+    return lines
 
 
 def reach_table(summary: Summary) -> list[Line]:
@@ -97,30 +139,6 @@ def reach_table(summary: Summary) -> list[Line]:
     return lines
 
 
-def verdict(summary: Summary) -> str:
-    """One sentence, by rule: the paired difference of the first fixed head, and its interval."""
-    name = _first_fixed(summary)
-    if name is None:
-        return "Only learned heads were trained."
-    head, learned = summary["heads"][name], summary["heads"][summary["baseline"]]
-    difference = head["difference"]
-    less = points(difference)
-    if difference["half"] is None:
-        sense = "with one seed, no more can be said"
-    elif difference["mean"] - difference["half"] > 0:
-        sense = "better beyond the spread of the seeds"
-    elif difference["mean"] + difference["half"] < 0:
-        sense = "worse beyond the spread of the seeds"
-    else:
-        sense = "no difference that the seeds can tell"
-    return (
-        f"The fixed head “{name}” ends {less} percentage points from the learned head in test "
-        f"accuracy (n = {difference['n']}, paired by seed, 95% interval): {sense}. It has "
-        f"{head['counts']['head_parameters']:,} head parameters where the learned head has "
-        f"{learned['counts']['head_parameters']:,}."
-    )
-
-
 def write_report(summary: Summary, path: Path) -> None:
     """Render the page; everything in it is inside the one file."""
     write_page(Path(__file__).with_name("report.html.jinja"), _context(summary), path)
@@ -131,16 +149,28 @@ def _context(summary: Summary) -> dict[str, Any]:
     baseline = heads[summary["baseline"]]
     tasks = summary["tasks"]
     measured = _measured(summary)
+    asked = asked_about(summary)
     return {
         "title": f"Learned and fixed heads on {settings['data']}",
         "verdict": verdict(summary),
-        "cards": _cards(summary),
+        "several": len(heads) > 1,
+        "kept": list(heads).index(asked) + 1 if asked else None,
+        "spoken": spoken(summary["baseline"]),
+        "chosen_note": _chosen_note(summary),
+        "trials": trials_table(summary),
+        "held_out": f"{HELD_OUT:.0%}",
+        "cards": cards(summary),
         "lines": table(summary)[1:],
         "table_note": (
             f"Means over seeds {', '.join(map(str, summary['seeds']))} with 95% intervals of the "
             "mean (Student's t); differences are paired by seed, in percentage points. Head time "
             f"is forward, loss, backward and AdamW of the head alone at batch size "
             f"{settings['batch_size']} and {settings['features']} features, median."
+            + (
+                f" Heads are tuned alike, but for “{PLAIN}”: the settings as they are."
+                if summary.get("tuning")
+                else ""
+            )
         ),
         "reach": reach_table(summary)[1:],
         "reach_note": (
@@ -150,7 +180,7 @@ def _context(summary: Summary) -> dict[str, Any]:
             "0.1, ... (of the test error: 1 less accuracy) that at least one head reached with "
             "every seed."
         ),
-        "colours": figures.head_colours(list(heads)),
+        "colours": {h: page_colour(c) for h, c in figures.head_colours(list(heads)).items()},
         "seeds": summary["seeds"],
         "baseline": summary["baseline"],
         **NOTES["m" if "m_nc3" in measured else "s"],
@@ -158,34 +188,24 @@ def _context(summary: Summary) -> dict[str, Any]:
         "tasks": ", ".join(f"{name} ({k} classes)" for name, k in tasks.items()),
         "head_share": f"{_head_share(baseline):.1%}",
         "figures": {
+            "forest": figures.forest(heads, summary["baseline"]) if len(heads) > 1 else "",
             "accuracy": figures.accuracy_curves(heads, baseline["accuracy"]["mean"]),
             "collapse": figures.collapse_curves(heads, measured),
             "gram": figures.gram_pictures(heads, list(tasks.values())),
-            "savings": figures.savings_bars(heads, summary["baseline"]),
+            "costs": figures.cost_ratios(heads, summary["baseline"]),
         },
         "facts": _facts(summary),
     }
 
 
-def _cards(summary: Summary) -> list[dict[str, str]]:
-    name = _first_fixed(summary)
-    if name is None:
-        return []
-    head, learned = summary["heads"][name], summary["heads"][summary["baseline"]]
-    # Time is compared with the learned head that has the same normalisation, if there is one.
-    peer = "learned-norm" if "learned-norm" in summary["heads"] else summary["baseline"]
-    slower = head["cost"]["median"] / summary["heads"][peer]["cost"]["median"] - 1
-    state = learned["counts"]["optimizer_state_bytes"] - head["counts"]["optimizer_state_bytes"]
-    return [
-        {"value": points(head["difference"]), "label": f"points of test accuracy, {name}"},
-        {
-            "value": f"{learned['counts']['head_parameters']:,} → "
-            f"{head['counts']['head_parameters']:,}",
-            "label": "head parameters",
-        },
-        {"value": f"{slower:+.0%}", "label": f"time in head and loss a step, to {peer}"},
-        {"value": f"−{bytes_in_words(state)}", "label": "optimiser state"},
-    ]
+def _chosen_note(summary: Summary) -> str:
+    """How the fixed head of the answer was chosen, where there are several."""
+    fixed = [name for name in summary["heads"] if not is_learned(name)]
+    if len(fixed) < 2:
+        return ""
+    if summary.get("tuning"):
+        return "The answer is about the fixed head that was best on the images held out in tuning."
+    return "The answer is about the first fixed head of the command line, not about the best one."
 
 
 def _facts(summary: Summary) -> dict[str, str]:
@@ -193,10 +213,6 @@ def _facts(summary: Summary) -> dict[str, str]:
         "settings": settings_in_words(summary["settings"]),
         "seeds": ", ".join(map(str, summary["seeds"])),
     }
-
-
-def _first_fixed(summary: Summary) -> str | None:
-    return next((h for h in summary["heads"] if not h.startswith("learned")), None)
 
 
 def _measured(summary: Summary) -> dict[str, str]:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from scipy import stats
 
 from recipes.training.result import RunResult
 from recipes.training.settings import Settings
+
+if TYPE_CHECKING:
+    from recipes.comparison.tuning import Tuned
 
 Summary = dict[str, Any]
 """JSON values."""
@@ -21,6 +25,9 @@ Row = dict[str, Any]
 
 Curve = Callable[[Row], float | None]
 """A number of each record; None where it is not defined."""
+
+PLAIN = "plain nn.Linear, as it comes"
+"""The name of the learned head with untuned settings, among tuned heads."""
 
 LADDER = [float(f"{digit}e{power}") for power in range(0, -9, -1) for digit in (5, 2, 1)]
 """5, 2, 1, 0.5, 0.2, 0.1, ...: the levels that a curve may be asked to reach."""
@@ -44,8 +51,29 @@ def half_width(spread: float, n: int) -> float:
     return float(stats.t.ppf(0.975, n - 1)) * spread / math.sqrt(n)
 
 
+def seeds_needed(gap: float, spread: float, n: int) -> int | None:
+    """The least number of seeds, above n, whose interval would leave a gap out.
+
+    Args:
+        gap: distance of the mean from what it is held against.
+        spread: standard deviation over seeds.
+        n: seeds so far.
+
+    Returns:
+        The number, at the mean and spread seen; None beyond 10,000.
+    """
+    counts = range(n + 1, 10_001)
+    decided = bisect_left(counts, True, key=lambda count: half_width(spread, count) <= gap)
+    return counts[decided] if decided < len(counts) else None
+
+
 def compare(
-    runs: Sequence[RunResult], baseline: str, head_costs: dict[str, dict[str, float]]
+    runs: Sequence[RunResult],
+    baseline: str,
+    head_costs: dict[str, dict[str, float]],
+    *,
+    plain: Sequence[RunResult] = (),
+    tuned: Mapping[str, Tuned] | None = None,
 ) -> Summary:
     """Put finished runs of several heads and seeds beside each other.
 
@@ -53,26 +81,34 @@ def compare(
         runs: one for each head and seed, every head with the same seeds.
         baseline: the head that the others are compared with, seed by seed.
         head_costs: seconds a step of each head, see :func:`recipes.comparison.head_cost.head_cost`.
+        plain: runs of nn.Linear with untuned settings, which go by the name ``PLAIN``.
+        tuned: what tuning tried and chose for each head, if it did.
 
     Returns:
         JSON values: ``heads`` (a record each, in the order of the runs), ``baseline``,
-        ``reach`` (see :func:`_reach`), ``tasks``, ``seeds``, ``settings`` and ``provenance``.
+        ``reach`` (see :func:`_reach`), ``tasks``, ``seeds``, ``settings`` that all runs share,
+        ``tuning`` (``trials`` and the best one's ``settings`` by head) and ``provenance``.
     """
-    by_head: dict[str, list[RunResult]] = {}
+    by_head: dict[str, list[RunResult]] = {run.config["head"]: [] for run in runs}
     for run in sorted(runs, key=lambda run: run.config["seed"]):
-        by_head.setdefault(run.config["head"], []).append(run)
-    order = list(dict.fromkeys(run.config["head"] for run in runs))
+        by_head[run.config["head"]].append(run)
+    if plain:
+        by_head[PLAIN] = sorted(plain, key=lambda run: run.config["seed"])
     reference = by_head[baseline]
+    tuning = {head: asdict(found) for head, found in (tuned or {}).items()}
+    apart = {name for found in tuning.values() for name in found["settings"]}
+    shared = shared_settings(reference[0]).items()
     return {
         "heads": {
-            head: _summarise(by_head[head], reference) | {"cost": head_costs[head]}
-            for head in order
+            head: _summarise(own, reference) | {"cost": head_costs[head]}
+            for head, own in by_head.items()
         },
         "baseline": baseline,
         "reach": _reach(by_head),
         "tasks": reference[0].tasks,
         "seeds": [run.config["seed"] for run in reference],
-        "settings": shared_settings(reference[0]),
+        "settings": {name: value for name, value in shared if name not in apart},
+        "tuning": tuning,
         "provenance": reference[0].provenance,
     }
 
@@ -137,13 +173,15 @@ def _summarise(runs: Sequence[RunResult], reference: Sequence[RunResult]) -> Sum
     tasks = list(last[0]["test"]["accuracy"])
     finals = [mean_accuracy(row) for row in last]
     targets = [mean_accuracy(run.history[-1]) for run in reference]
+    differences = [a - b for a, b in zip(finals, targets, strict=True)]
     return {
         "accuracy": interval(finals),
         "accuracy_by_task": {
             task: interval([row["test"]["accuracy"][task] for row in last]) for task in tasks
         },
         "train_accuracy": interval([mean_accuracy(row, "train") for row in last]),
-        "difference": interval([a - b for a, b in zip(finals, targets, strict=True)]),
+        "difference": interval(differences),
+        "differences": differences,
         "to_target": _time_to(runs, test_error, [test_error(run.history[-1]) for run in reference]),
         "train_seconds": interval([row["train_seconds"] for row in last]),
         "counts": runs[0].counts,

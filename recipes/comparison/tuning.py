@@ -6,21 +6,22 @@ round) says little: accuracy follows decay and learning rate more than the choic
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from itertools import product
 from typing import Any
 
 from recipes.comparison.summary import mean_accuracy
 from recipes.storage import read_json, write_json
+from recipes.training.processes import on_main, process_state
 from recipes.training.result import RunResult
-from recipes.training.settings import RunConfig
+from recipes.training.settings import TRIAL_SEED, RunConfig
 
 HELD_OUT = 0.2
 """Share of the training images that trials are judged by; they train on the others."""
 
-SEED = 1_000
-"""Of all trials: runs that are reported have other ones."""
+RECORD = "tuned.json"
+"""What a search has tried so far, in its directory."""
 
 Train = Callable[[RunConfig], RunResult]
 
@@ -77,51 +78,64 @@ def grid(config: RunConfig) -> dict[str, tuple[float, ...]]:
 def tune(config: RunConfig, trials: int, train: Train) -> Tuned:
     """Coordinate search over the grid: one setting after the other, the best value of each kept.
 
+    Every process of a launch calls this; the main one prints what each trial found.
+
     Args:
-        config: what to tune; trials are written below its directory, and a search that was
-            interrupted goes on.
+        config: what to tune. Trials are written below its directory, and a search that was
+            interrupted, or had fewer trials, goes on after the last one that ended.
         trials: how many runs, the settings as given included. All settings are gone through
-            again, at the best of the others, as long as there are trials left.
+            again, at the best of the others, as long as there are trials left; then the rest of
+            the grid. There are no more than it has points.
         train: as :func:`recipes.training.engine.train`.
 
     Raises:
-        ValueError: if there are no trials, or all of them diverged.
+        ValueError: if there are no trials, all of them diverged, or those found in the directory
+            are of other settings.
     """
     if trials < 1:
         raise ValueError(f"tune={trials}: at least 1 trial is needed")
-    place = config.run_dir / "tuned.json"
-    if place.exists() and len((found := _read(place)).trials) == trials:
-        return found
-    done: list[Trial] = []
+    known, done, state = _ended(config), list[Trial](), process_state()
     for settings in _candidates(grid(config), done):
-        done.append(Trial(settings, _accuracy(config, settings, len(done), train)))
+        number = len(done)
+        if number < len(known) and known[number].settings == settings:
+            done.append(known[number])
+        else:
+            done.append(Trial(settings, _accuracy(config, settings, number, train)))
+            on_main(state, lambda: _write(config, done))
+            state.print(_in_words(config, done, trials), flush=True)
         if len(done) == trials:
             break
     best = _best(done)
     if best.accuracy is None:
         raise ValueError(
-            f"{config.head}, {config.loss}: all {trials} trials diverged: lower --lr to begin with"
+            f"{config.head}, {config.loss}: all {len(done)} trials diverged: lower --lr to begin "
+            "with"
         )
-    tuned = Tuned(tuple(done), best.settings)
-    write_json(place, asdict(tuned))
-    return tuned
+    return Tuned(tuple(done), best.settings)
+
+
+def choice_in_words(settings: Mapping[str, float]) -> str:
+    """Such as "head decay 2, weight decay 1, lr 0.01"."""
+    return ", ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in settings.items())
 
 
 def _candidates(
     values: dict[str, tuple[float, ...]], done: list[Trial]
 ) -> Iterator[dict[str, Any]]:
-    """Settings to try next, given what became of those before."""
-    yield {name: choices[0] for name, choices in values.items()}
-    while True:
+    """Settings to try next, given what became of those before: in the end, the whole grid."""
+    whole = [dict(zip(values, choices, strict=True)) for choices in product(*values.values())]
+
+    def new(candidates: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        return (c for c in candidates if all(trial.settings != c for trial in done))
+
+    yield whole[0]
+    before = 0
+    while len(done) > before:  # until nothing new is left around the best
         before = len(done)
         for name, choices in values.items():
             start = _best(done).settings
-            for choice in choices:
-                candidate = start | {name: choice}
-                if all(trial.settings != candidate for trial in done):
-                    yield candidate
-        if len(done) == before:  # nothing new is left around the best
-            return
+            yield from new(start | {name: choice} for choice in choices)
+    yield from new(whole)  # so that every head has as many trials
 
 
 def _best(done: list[Trial]) -> Trial:
@@ -135,7 +149,7 @@ def _accuracy(
     trial = replace(
         config,
         **settings,
-        seed=SEED,
+        seed=TRIAL_SEED,
         validation=HELD_OUT,
         measure_every=max(1, config.epochs),
         output=config.run_dir / f"trial{number}",
@@ -147,6 +161,29 @@ def _accuracy(
         return None
 
 
-def _read(place: Path) -> Tuned:
-    found = read_json(place)
-    return Tuned(tuple(Trial(**trial) for trial in found["trials"]), found["settings"])
+def _ended(config: RunConfig) -> list[Trial]:
+    """The trials that an earlier search of the same settings recorded."""
+    place = config.run_dir / RECORD
+    if not place.exists() or "config" not in (found := read_json(place)):
+        return []
+    if differences := config.differences(found["config"]):
+        raise ValueError(
+            f"{place} is of trials with other settings ({'; '.join(differences)}): give another "
+            "--output"
+        )
+    return [Trial(**trial) for trial in found["trials"]]
+
+
+def _write(config: RunConfig, done: list[Trial]) -> None:
+    config.run_dir.mkdir(parents=True, exist_ok=True)
+    record = {"config": config.to_json()} | asdict(Tuned(tuple(done), _best(done).settings))
+    write_json(config.run_dir / RECORD, record)
+
+
+def _in_words(config: RunConfig, done: list[Trial], trials: int) -> str:
+    last = done[-1]
+    found = "diverged" if last.accuracy is None else f"{last.accuracy:.2%} on images held out"
+    return (
+        f"{config.run_dir.name}: trial {len(done)} of {trials}, "
+        f"{choice_in_words(last.settings)}: {found}"
+    )

@@ -79,9 +79,9 @@ DATASETS: dict[str, DataSource] = {
     "multi-digits": DataSource(_function("digits", "multi_digits"), SAMPLING),
     "multi-mnist-10-10": DataSource(_function("mnist_cifar", "multi_mnist"), SIZED),
     "multi-cifar10-10-10": DataSource(_function("mnist_cifar", "multi_cifar10"), SIZED),
-    "cifar100": DataSource(_function("mnist_cifar", "cifar100"), FILES | SAMPLING | {"image_size"}),
-    "cifar100-cross-10x10": DataSource(_function("mnist_cifar", "cifar100_cross")),
-    "cifar100-split-5x20": DataSource(_function("mnist_cifar", "cifar100_split")),
+    "cifar100": DataSource(_function("mnist_cifar", "cifar100"), SIZED),
+    "cifar100-cross-10x10": DataSource(_function("mnist_cifar", "cifar100_cross"), SIZED),
+    "cifar100-split-5x20": DataSource(_function("mnist_cifar", "cifar100_split"), SIZED),
     "celeba": DataSource(_function("celeba", "celeba"), SIZED | {"attributes"}),
     "image-folder": DataSource(
         _function("folder", "image_folder"), SAMPLING | {"root", "tasks", "image_size"}
@@ -91,7 +91,7 @@ DATASETS: dict[str, DataSource] = {
 """Data sets by name."""
 
 
-SHRUNK = ("multi-mnist-10-10", "multi-cifar10-10-10", "cifar100", "cifar100-cross-10x10")
+SHRUNK = tuple(name for name in DATASETS if "mnist" in name or "cifar" in name)
 """Data sets of one image size, which ``image_size`` makes smaller."""
 
 

@@ -15,6 +15,9 @@ from matplotlib.image import AxesImage
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
 GREYS = ["#222222", "#8a8a8a"]
 
+_ADAPTED = {"#000000": "var(--ink)", "#222222": "var(--ink)", "#e8e8e8": "var(--line)"}
+"""Colours that a page has in two versions, for light and dark screens."""
+
 _STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.titlesize": 9.5,
@@ -52,8 +55,8 @@ def heat_map(
     edge = -0.5
     for size in tasks[:-1]:
         edge += size
-        ax.axhline(edge, color="black", linewidth=0.6)
-        ax.axvline(edge, color="black", linewidth=0.6)
+        ax.axhline(edge, color="#111111", linewidth=0.6)
+        ax.axvline(edge, color="#111111", linewidth=0.6)
     return image
 
 
@@ -62,10 +65,25 @@ def plain(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def svg_text(figure: Figure) -> str:
-    """The figure as an ``<svg>`` element; the same numbers give the same text."""
+def page_colour(colour: str) -> str:
+    """A colour as a page has it: black and greys of the grid follow light and dark screens."""
+    return _ADAPTED.get(colour, colour)
+
+
+def svg_text(figure: Figure, alt: str | None = None) -> str:
+    """The figure as an ``<svg>`` element; the same numbers give the same text.
+
+    Args:
+        figure: the figure.
+        alt: what it shows, in words, for those who do not see it; by default the titles.
+    """
+    titles = [ax.get_title(loc="left") or ax.get_title() for ax in figure.axes]
+    said = alt or "Plots: " + "; ".join(title for title in titles if title)
     buffer = io.StringIO()
     with mpl.rc_context(_STYLE):
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+        metadata = {"Date": None, "Title": said}
+        figure.savefig(buffer, format="svg", transparent=True, metadata=metadata)
     text = buffer.getvalue()
-    return text[text.index("<svg") :]
+    for colour, adapted in _ADAPTED.items():
+        text = text.replace(colour, adapted)
+    return text[text.index("<svg") :].replace("<svg ", '<svg role="img" ', 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +36,17 @@ def write_page(template: Path, context: Mapping[str, Any], path: Path) -> None:
         autoescape=True,
         undefined=jinja2.StrictUndefined,
     )
-    path.write_text(environment.get_template(template.name).render(**context), encoding="utf-8")
+    text = environment.get_template(template.name).render(**context)
+    path.write_text(_with_contents(text), encoding="utf-8")
+
+
+def _with_contents(text: str) -> str:
+    """A page whose headings are listed at its beginning."""
+    titles = re.findall("<h2>(.*?)</h2>", text)
+    for number in range(len(titles)):
+        text = text.replace("<h2>", f'<h2 id="part{number}">', 1)
+    items = "".join(f'<li><a href="#part{n}">{title}</a></li>' for n, title in enumerate(titles))
+    return text.replace("></nav>", f"><ol>{items}</ol></nav>", 1)
 
 
 def origin(provenance: Mapping[str, Any]) -> dict[str, str]:

@@ -87,7 +87,7 @@ def loader_batch(config: RunConfig, accelerator: Accelerator, images: int) -> in
     return config.batch_size // parts
 
 
-def on_main(accelerator: Accelerator, work: Callable[[], V]) -> V:
+def on_main(accelerator: Accelerator | PartialState, work: Callable[[], V]) -> V:
     """Do something on the main process; all get its value, or the error that it met."""
     outcome: list[Any] = [None, None]
     if accelerator.is_main_process:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -22,6 +22,9 @@ else:  # the registries are the only list of names; --help and the parser read t
     DataName = tyro.extras.literal_type_from_choices(DATASETS)
     HeadName = tyro.extras.literal_type_from_choices(HEADS)
     WeightingName = tyro.extras.literal_type_from_choices(WEIGHTINGS)
+
+TRIAL_SEED = 1_000
+"""Of every trial of tuning; runs that are reported have other seeds."""
 
 LossName = Literal["cross-entropy", "normalized", "ntce", "nonl"]
 
@@ -198,12 +201,21 @@ class CompareConfig(Settings):
         output: directory of runs and report; by default runs/PRESET.
         jobs: train so many runs at once, each in a process of its own. Small networks leave most
             of a GPU idle, but seconds are those of a shared one then.
+        tune: so many trials for each head before the seeds, each a run of its own; 0 for none, and
+            every head gets the settings as they are. To be used before a head is chosen, or called
+            better: accuracy follows learning rate and decay more than the head, so settings made
+            for one head, or for none, mislead in either direction. Each head is given the same
+            number of trials over the same grid (head_decay, or temperature with losses of cosines;
+            then weight_decay; then lr; 7 go through it once), judged by a fifth of the training
+            images, on which they do not train; the test images stay unseen. What was chosen is
+            printed, and nn.Linear with the settings as they are stands beside the tuned heads.
     """
 
     heads: tuple[HeadName, ...] = ("learned", "learned-norm", "compound", "compound-hadamard")
     seeds: tuple[int, ...] = (0, 1, 2)
     output: Path | None = None
     jobs: int = 1
+    tune: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -211,6 +223,14 @@ class CompareConfig(Settings):
             values = getattr(self, name)
             if not values or len(set(values)) < len(values):
                 raise ValueError(f"{name}={values}: at least one is needed, and none twice")
+        _at_least(self, tune=0)
+        if self.tune and TRIAL_SEED in self.seeds:
+            raise ValueError(f"seeds={self.seeds}: {TRIAL_SEED} is the seed of the trials of tune")
+        if self.tune and self.validation:
+            raise ValueError(
+                f"validation={self.validation} with tune={self.tune}: runs would be judged by the "
+                "images that their settings were chosen by; give one of them"
+            )
         self.runs()  # which check their heads and seeds
 
     @property
@@ -218,14 +238,31 @@ class CompareConfig(Settings):
         """The directory of the runs and their report."""
         return self.output or Path("runs") / self.preset
 
-    def runs(self) -> list[RunConfig]:
-        """The runs to compare, seed by seed, so that a break leaves whole comparisons."""
-        shared = {f.name: getattr(self, f.name) for f in fields(Settings)} | {"jobs": self.jobs}
+    def runs(self, chosen: Mapping[str, Mapping[str, Any]] | None = None) -> list[RunConfig]:
+        """The runs to compare, seed by seed, so that a break leaves whole comparisons.
+
+        Args:
+            chosen: settings of each head that tuning chose, by its name.
+        """
         return [
-            RunConfig(**shared, head=head, seed=seed, output=self.report_dir / f"{head}-seed{seed}")
+            replace(self._run(head, seed, f"{head}-seed{seed}"), **(chosen or {}).get(head, {}))
             for seed in self.seeds
             for head in self.heads
         ]
+
+    def searches(self) -> list[RunConfig]:
+        """What to tune, a head each; nothing without ``tune``."""
+        heads = self.heads if self.tune else ()
+        return [self._run(head, TRIAL_SEED, f"{head}-tuning") for head in heads]
+
+    def plain_runs(self) -> list[RunConfig]:
+        """nn.Linear with the settings as they are, to stand beside tuned heads, a seed each."""
+        seeds = self.seeds if self.tune else ()
+        return [self._run("learned", seed, f"plain-seed{seed}") for seed in seeds]
+
+    def _run(self, head: str, seed: int, place: str) -> RunConfig:
+        shared = {f.name: getattr(self, f.name) for f in fields(Settings)} | {"jobs": self.jobs}
+        return RunConfig(**shared, head=head, seed=seed, output=self.report_dir / place)
 
 
 def _check_loss(settings: Settings) -> None:

@@ -33,6 +33,11 @@ def test_a_head_resumes_with_its_class_means_and_what_it_learns(tmp_path):
     kill_in_mid_epoch(replace(TINY, epochs=1, **settings), tmp_path)
 
 
+def test_momentum_of_sgd_is_resumed(tmp_path):
+    settings = {"optimizer": "sgd", "lr": 0.05, "weight_decay": 5e-3, "head_decay": 10.0}
+    kill_in_mid_epoch(replace(TINY, epochs=1, **settings), tmp_path)
+
+
 def test_two_processes_killed_in_mid_epoch_end_with_the_same_metrics(straight, tmp_path):
     result = kill_in_mid_epoch(replace(straight, epochs=1), tmp_path, processes=2)
     assert result.provenance["processes"] == 2
