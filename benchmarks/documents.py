@@ -19,7 +19,8 @@ from benchmarks.sections.training import sizes_of, step_table
 from recipes.claims import CLAIMS, find_claim
 from recipes.claims.report import criteria_table, overview
 from recipes.claims.report import verdict as claim_verdict
-from recipes.comparison.report import reach_table, table, verdict
+from recipes.comparison.answer import verdict
+from recipes.comparison.report import reach_table, table
 from recipes.conversion.report import convert_table
 from recipes.pages.tables import Line, terminal_table
 

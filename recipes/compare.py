@@ -73,8 +73,9 @@ def _report(
 ) -> None:
     from accelerate.utils import set_seed
 
+    from recipes.comparison.answer import verdict
     from recipes.comparison.head_cost import head_cost
-    from recipes.comparison.report import reach_table, table, verdict, write_report
+    from recipes.comparison.report import reach_table, table, write_report
     from recipes.comparison.summary import PLAIN, compare
     from recipes.data import load_data
     from recipes.pages.tables import terminal_table

@@ -64,8 +64,8 @@ def _sense(head: Head) -> str:
     if mean - half > 0:
         return f"Yes: {ends} {how}, better beyond the spread of the seeds."
     if mean - half >= -MARGIN:
-        less = "behind, but by less than half a point" if mean + half < 0 else "not behind"
-        return f"Yes, for what it saves: {ends} {how}, {less}."
+        less = "behind, but by " if mean + half < 0 else "behind, if at all, by "
+        return f"Yes, for what it saves: {ends} {how}, {less}less than half a point."
     if mean + half < 0:
         return f"No: {ends} {how}, worse beyond the spread of the seeds."
     spread = half / half_width(1.0, n)

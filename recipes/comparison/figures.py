@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from textwrap import fill
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
@@ -190,7 +191,8 @@ def _logarithmic_where_positive(ax: Axes, curves: Sequence[Values]) -> None:
         ax.set_ylim(bottom=0)
         return
     for line in ax.lines:  # a gap, in place of a line that drops to the foot and comes back
-        line.set_ydata([y if y > FLOOR else math.nan for y in line.get_ydata()])
+        values = np.asarray(line.get_ydata(), dtype=float)
+        line.set_ydata(np.where(values > FLOOR, values, math.nan))
     ax.set_yscale("log", nonpositive="mask")
     ax.set_ylim(bottom=0.5 * min(real), top=2 * max(real))
     ax.yaxis.set_major_locator(LogLocator(numticks=6))

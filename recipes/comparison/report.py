@@ -154,6 +154,7 @@ def _context(summary: Summary) -> dict[str, Any]:
         "title": f"Learned and fixed heads on {settings['data']}",
         "verdict": verdict(summary),
         "several": len(heads) > 1,
+        "dots": any(len(head.get("differences", [])) > 1 for head in heads.values()),
         "kept": list(heads).index(asked) + 1 if asked else None,
         "spoken": spoken(summary["baseline"]),
         "chosen_note": _chosen_note(summary),

@@ -79,6 +79,8 @@ def svg_text(figure: Figure, alt: str | None = None) -> str:
     """
     titles = [ax.get_title(loc="left") or ax.get_title() for ax in figure.axes]
     said = alt or "Plots: " + "; ".join(title for title in titles if title)
+    for legend in (*figure.legends, *filter(None, (ax.get_legend() for ax in figure.axes))):
+        legend.set_frame_on(False)  # whose white would stay on a dark screen
     buffer = io.StringIO()
     with mpl.rc_context(_STYLE):
         metadata = {"Date": None, "Title": said}

@@ -3,8 +3,12 @@ import math
 
 import pytest
 
-from recipes.comparison.report import reach_table, table, verdict, write_report
-from recipes.comparison.summary import compare, interval
+from recipes.comparison.answer import asked_about, cards, verdict
+from recipes.comparison.figures import _error_axis
+from recipes.comparison.report import reach_table, table, write_report
+from recipes.comparison.summary import PLAIN, compare, interval
+from recipes.comparison.tuning import Trial, Tuned
+from recipes.pages.canvas import new_figure
 from recipes.pages.tables import terminal_table
 from recipes.training.result import RunResult
 from recipes.training.settings import PRESETS
@@ -146,18 +150,117 @@ def test_table_has_a_column_a_head(summary):
 
 
 @pytest.mark.parametrize(
-    ("others", "sense"),
+    ("others", "answer"),
     [
-        ([0.96, 0.98], "no difference that the seeds can tell"),
-        ([0.97, 0.99], "better beyond the spread of the seeds"),
-        ([0.95, 0.97], "worse beyond the spread of the seeds"),
+        (
+            [0.971, 0.991],
+            "Yes: it ends +1.10 ± 0.00 points of test accuracy from it (n = 2,",
+        ),
+        ([0.96, 0.98], "Yes, for what it saves: it ends +0.00 ± 0.00"),
+        ([0.957, 0.977], "(n = 2, paired by seed, 95% interval), behind, but by less than half a"),
+        ([0.95, 0.97], "No: it ends -1.00 ± 0.00"),
+        ([0.95, 0.98], "Not decided: it ends -0.50 ± 6.35"),
     ],
 )
-def test_verdict_follows_from_the_numbers(others, sense):
+def test_the_answer_follows_from_the_interval(others, answer):
     runs = [finished_run("learned", seed, [a]) for seed, a in enumerate([0.96, 0.98])]
-    runs += [finished_run("compound", seed, [a]) for seed, a in enumerate(others)]
+    runs += [finished_run("compound", s, [a], learned=False) for s, a in enumerate(others)]
+    costs = {"learned": {"median": 1e-3}, "compound": {"median": 9e-4}}
+    found = verdict(compare(runs, "learned", costs))
+    assert found.startswith("Should “compound” take the place of nn.Linear (“learned”)? ")
+    assert answer in found
+    assert "saves 100 parameters (9.1% of the model) and 0 B of optimiser state" in found
+    assert found.endswith("head and loss take 0.90 times the time.")
+
+
+def test_the_answer_says_how_many_seeds_would_decide():
+    accuracies = [0.950, 0.956, 0.953]
+    runs = [finished_run("learned", seed, [0.955]) for seed in range(3)]
+    runs += [finished_run("compound", seed, [a]) for seed, a in enumerate(accuracies)]
     costs = {head: {"median": 1e-3} for head in ("learned", "compound")}
-    assert sense in verdict(compare(runs, "learned", costs))
+    # -0.2 points, standard deviation 0.3: t(0.975, 6) 0.3 / sqrt(7) = 0.277 leaves -0.5 out
+    assert "half a point behind, about 7 would." in verdict(compare(runs, "learned", costs))
+
+
+def test_one_seed_decides_nothing():
+    runs = [finished_run("learned", 0, [0.9]), finished_run("compound", 0, [0.99])]
+    costs = {head: {"median": 1e-3} for head in ("learned", "compound")}
+    assert "Not decided: it ends +9.00 points" in verdict(compare(runs, "learned", costs))
+    alone = compare(runs[:1], "learned", costs)
+    assert "no fixed head" in verdict(alone)
+    assert cards(alone) == []
+
+
+def test_cards_have_one_baseline_and_a_subject(summary):
+    summary["heads"]["compound"]["cost"] = {"median": 2e-3}
+    for card in cards(summary):
+        assert "compound" in card["label"]
+        assert "learned" in card["label"]
+    assert [card["value"] for card in cards(summary)] == [
+        "+0.25 ± 9.53",
+        "100 → 0",
+        "2.00 times",
+        "0.0% less",
+    ]
+
+
+@pytest.fixture
+def tuned():
+    """A tuned comparison: on the images held out "nearest" was the best, in the test "compound"."""
+    accuracies = {"learned": 0.96, "compound": 0.99, "nearest": 0.97}
+    runs = [finished_run(head, s, [0.1, a]) for head, a in accuracies.items() for s in range(2)]
+    plain = [finished_run("learned", seed, [0.1, 0.94]) for seed in range(2)]
+    best = {"learned": 0.9, "compound": 0.91, "nearest": 0.92}
+    trials = {
+        head: Tuned(
+            (Trial({"lr": 0.01}, 0.8), Trial({"lr": 0.03}, None), Trial({"lr": 0.003}, accuracy)),
+            {"lr": 0.003},
+        )
+        for head, accuracy in best.items()
+    }
+    costs = {head: {"median": 1e-3} for head in (*accuracies, PLAIN)}
+    return compare(runs, "learned", costs, plain=plain, tuned=trials)
+
+
+def test_tuned_heads_stand_beside_the_plain_one(tuned):
+    assert list(tuned["heads"]) == ["learned", "compound", "nearest", PLAIN]
+    assert math.isclose(tuned["heads"][PLAIN]["difference"]["mean"], -0.02)
+    assert "lr" not in tuned["settings"]  # which the heads do not share
+    cells = {line[0].strip(): line[1:] for line in table(tuned)}
+    assert cells["accuracy of the best trial"] == ("90.00%", "91.00%", "92.00%", "–")
+    assert cells["lr of it"] == ("0.003", "0.003", "0.003", "0.01")
+    assert json.loads(json.dumps(tuned))["tuning"]["learned"]["trials"][1]["accuracy"] is None
+
+
+def test_the_answer_is_about_the_head_that_tuning_found_best(tuned):
+    assert asked_about(tuned) == "nearest"
+    assert "Should “nearest” take" in verdict(tuned)
+    assert "Both were tuned alike." in verdict(tuned)
+    del tuned["tuning"]  # as results were before there was tuning
+    assert asked_about(tuned) == "compound"  # the first
+
+
+def test_the_page_shows_what_tuning_tried(tuned, tmp_path):
+    write_report(tuned, tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text()
+    assert "What tuning tried" in text
+    assert "<td>diverged</td>" in text
+    assert text.count("<td>chosen</td>") == 3
+
+
+def test_errors_have_ticks_that_differ():
+    for lowest, highest in ((0.002, 0.1), (0.0005, 0.01), (0.35, 0.5), (0.004, 0.012), (0.0, 0.0)):
+        figure, (ax,) = new_figure(1, 1, width=8.2, height=3.3)
+        ax.plot([0, 1], [highest, lowest])
+        _error_axis(ax, [highest, lowest])
+        figure.canvas.draw()
+        shown = [t.get_text() for t in ax.get_yticklabels() if _is_in(ax, t)]
+        assert len(set(shown)) == len(shown) >= 2, shown
+
+
+def _is_in(ax, tick):
+    low, high = ax.get_ylim()
+    return tick.get_text() and low <= tick.get_position()[1] <= high
 
 
 def test_report_is_one_file_with_everything_in_it(summary, tmp_path):
@@ -166,6 +269,11 @@ def test_report_is_one_file_with_everything_in_it(summary, tmp_path):
     text = path.read_text()
     page = Page()
     page.feed(text)
-    assert page.tags.count("svg") == 4
+    assert page.tags.count("svg") == page.tags.count("title") - 1 == 5  # each says what it shows
+    for number in range(page.tags.count("h2")):  # a list of contents
+        assert text.count(f'href="#part{number}"') == text.count(f'id="part{number}"') == 1
+    assert text.index("Should “compound”") < text.index("<svg") < text.index('class="card"')
+    assert "prefers-color-scheme: dark" in text
+    assert "#000000" not in text  # which would be invisible there
     assert page.is_self_contained()
     assert "&lt;b&gt;a machine&lt;/b&gt;" in text  # what comes from outside is escaped
