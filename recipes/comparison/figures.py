@@ -18,6 +18,9 @@ from recipes.pages.tables import points
 FLOOR = 1e-6
 """What is below is 0 up to rounding."""
 
+MOST_LETTERS = 40
+"""Of a name in a figure."""
+
 Values = Sequence[float | None]
 """Of a measure, over epochs."""
 
@@ -53,11 +56,11 @@ def forest(heads: Mapping[str, Any], baseline: str) -> str:
             capsize=4,
             linewidth=2,
         )
-        for text, side in ((plain(name), "left"), (points(difference), "right")):
+        for text, side in ((plain(_short(name)), "left"), (points(difference), "right")):
             place = (0.0 if side == "left" else 1.0, row - 0.2)
             ax.text(*place, text, transform=ax.get_yaxis_transform(), ha=side, va="bottom")
     ax.set(yticks=[], ylim=(len(others) - 0.5, -0.75))
-    ax.set_xlabel(f"points of test accuracy, less those of {plain(baseline)}")
+    ax.set_xlabel(f"points of test accuracy, less those of {plain(_short(baseline))}")
     ax.set_title("Left of the line: worse. Right of it: better.")
     low, high = ax.get_xlim()
     ax.set_xlim(min(low, -150 * MARGIN), max(high, 150 * MARGIN))
@@ -117,7 +120,7 @@ def gram_pictures(heads: Mapping[str, Any], tasks: Sequence[int]) -> str:
     figure, axes = new_figure(rows, columns, width=8.2, height=2.4 * rows)
     image = None
     for ax, (name, gram) in zip(axes, shown.items(), strict=False):
-        image = heat_map(ax, gram, tasks, fill(name, 20))
+        image = heat_map(ax, gram, tasks, _short(name, 20))
     for ax in axes[len(shown) :]:
         ax.set_axis_off()
     if image is not None:
@@ -135,7 +138,7 @@ def cost_ratios(heads: Mapping[str, Any], baseline: str) -> str:
     }
     figure, axes = new_figure(1, len(costs), width=8.2, height=0.36 * len(heads) + 0.9, sharey=True)
     colours = head_colours(list(heads))
-    names = [fill(name, 18) for name in heads]
+    names = [_short(name, 18) for name in heads]
     for ax, (title, cost) in zip(axes, costs.items(), strict=True):
         base = cost(heads[baseline])
         ratios = [cost(head) / base if base else math.nan for head in heads.values()]
@@ -154,6 +157,11 @@ def cost_ratios(heads: Mapping[str, Any], baseline: str) -> str:
         ax.set_yticks(range(len(names)), [plain(name) for name in names])
     axes[0].set_ylim(len(names) - 0.4, -0.6)
     return svg_text(figure, f"Costs of each head as multiples of those of {baseline}")
+
+
+def _short(name: str, width: int = MOST_LETTERS) -> str:
+    """A name that leaves room for the plot, in lines of this width."""
+    return fill(name if len(name) <= MOST_LETTERS else f"{name[: MOST_LETTERS - 1]}…", width)
 
 
 def _line(
