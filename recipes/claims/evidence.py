@@ -110,7 +110,9 @@ def _record(claim: Claim, config: RunConfig, result: RunResult) -> Record:
         "seed": config.seed,
         "history": result.history,
         "tasks": result.tasks,
-        "gram": result.gram,
+        "gram": result.gram
+        if claim.measures
+        else None,  # large, and nothing to a claim of accuracy
         "counts": result.counts,
         "settings": result.config,
         "extra": _examined(claim, config, result),

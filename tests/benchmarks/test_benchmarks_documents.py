@@ -36,7 +36,9 @@ def test_criteria_of_ahead_are_a_line_each_regime():
         "a: plain nn.Linear": records((0.4, 0.4), 0.0),
     }
     lines = ahead_table({"evidence": evidence, "criteria": [{"verdict": "met"}]}).splitlines()
-    assert lines[-1] == ("| a | 40.0% | 55.0% (ntce) | 58.0% (ntce) | +3.00 ± 0.00 | met |")
+    assert lines[-1] == (
+        "| a | 40.0% | 55.0% (ntce) | 58.0% (ntce) | +3.00 ± 0.00 | met | -32.00 ± 63.53 |"
+    )
 
 
 def test_cells_of_markdown_tables_keep_their_bars():
