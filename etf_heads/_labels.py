@@ -56,7 +56,7 @@ def check_range(labels: Tensor, tasks: Tasks, *, no_label: int | None = None) ->
         if low < 0 or high >= size:
             where = f" of task {name!r}" if tasks.names or len(tasks) > 1 else ""
             raise ValueError(
-                f"labels{where} run from {low} to {high}, possible are 0 to {size - 1}"
+                f"labels{where} run from {low} to {high}, expected 0 to {size - 1}"
                 + _way_out(low, no_label)
             )
 
@@ -88,5 +88,5 @@ def _check_shape(labels: Tensor, shape: tuple[int, ...], argument: str) -> None:
         raise ValueError(f"{argument} must be a tensor of integers, got {given}")
     if tuple(labels.shape) != shape:
         raise ValueError(
-            f"{argument} has shape {tuple(labels.shape)}, needed is {shape} for this batch"
+            f"{argument} has shape {tuple(labels.shape)}, expected {shape} for this batch"
         )

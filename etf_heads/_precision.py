@@ -1,4 +1,4 @@
-"""Geometry is never kept below float32: in bfloat16 a Gram matrix is wrong by about 1e-3."""
+"""Precision of geometry: at least float32, since bfloat16 Gram matrices are wrong by about 1e-3."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def check_dtype(dtype: torch.dtype | None) -> None:
-    """ValueError for a dtype that no head can have."""
+    """ValueError for a dtype that heads do not support."""
     if dtype is not None and dtype not in _DTYPES:
         raise ValueError(
             f"dtype={dtype} is not possible: heads take {', '.join(map(str, _DTYPES))}, or None "

@@ -1,4 +1,4 @@
-"""Modules that recognise the checkpoints of others, although most have no tensor in them.
+"""Modules that refuse checkpoints of other heads, even those without tensors.
 
 Two fixed heads of the same tasks may both have an empty ``state_dict``. Their specifications go
 where torch keeps the versions of modules: into the metadata of the ``state_dict``, which

@@ -60,7 +60,7 @@ def describe(module: Specified, *, partly: bool = False) -> Spec:
     try:
         arguments = {key: encode(value) for key, value in module.arguments().items()}
     except TypeError as error:
-        raise ValueError(f"{name} cannot be written down: {error}") from error
+        raise ValueError(f"{name} cannot be described in JSON: {error}") from error
     return {"class": name, "arguments": arguments}
 
 
@@ -146,7 +146,7 @@ def _encode(value: Any) -> Any:
         raise TypeError(str(value))
     if isinstance(value, nn.Module):
         return {"own": repr(value)}
-    raise TypeError(f"{value!r:.200} is no JSON value")
+    raise TypeError(f"{value!r:.200} is not a JSON value")
 
 
 def _encode_or_print(value: Any) -> Any:

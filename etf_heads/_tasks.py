@@ -148,7 +148,7 @@ class Tasks:
         if isinstance(values, Mapping):
             if set(values) != set(self.labels):
                 raise ValueError(
-                    f"{argument} has the tasks {sorted(values)}, needed are {sorted(self.labels)}"
+                    f"{argument} has the tasks {sorted(values)}, expected {sorted(self.labels)}"
                 )
             return tuple(values[name] for name in self.labels)
         if len(values) != len(self):

@@ -21,16 +21,16 @@ def test_missing_labels_pass_where_they_are_allowed():
     assert torch.equal(check_labels(labels, TASKS, (2,), no_label=NO_LABEL), labels)
     nothing = torch.full((2, 2), NO_LABEL)
     assert torch.equal(check_labels(nothing, TASKS, (2,), no_label=NO_LABEL), nothing)
-    with pytest.raises(ValueError, match="possible are 0 to 2; leave out"):
+    with pytest.raises(ValueError, match="expected 0 to 2; leave out"):
         check_labels(labels, TASKS, (2,))
 
 
 @pytest.mark.parametrize(
     ("column", "message"),
     [
-        ([-1, 1], "run from -1 to 1, possible are 0 to 1; -1 is not a label; samples .* have -100"),
-        ([NO_LABEL, 2], "run from 2 to 2, possible are 0 to 1; samples without a label have -100"),
-        ([-99, 0], "run from -99 to 0, possible are 0 to 1; samples without a label have -100"),
+        ([-1, 1], "run from -1 to 1, expected 0 to 1; -1 is not a label; samples .* have -100"),
+        ([NO_LABEL, 2], "run from 2 to 2, expected 0 to 1; samples without a label have -100"),
+        ([-99, 0], "run from -99 to 0, expected 0 to 1; samples without a label have -100"),
     ],
 )
 def test_other_numbers_are_refused(column, message):

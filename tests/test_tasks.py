@@ -62,7 +62,7 @@ def test_a_single_task_is_given_by_its_number_of_classes():
         (lambda: Tasks.parse([2, 2]).unpack([1], "labels"), "labels has 1 entries for 2 tasks"),
         (
             lambda: Tasks.parse({"a": 2}).unpack({"b": 1}, "labels"),
-            r"labels has the tasks \['b'\], needed are \['a'\]",
+            r"labels has the tasks \['b'\], expected \['a'\]",
         ),
     ],
 )

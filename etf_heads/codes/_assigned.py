@@ -1,4 +1,4 @@
-"""A code whose vectors are given to the classes in another order, or chosen out of more."""
+"""Assigned codes: the vectors of another code, permuted or selected."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ class AssignedCode(Code):
 
     def _problem(self, rows: Tensor) -> str | None:
         if rows.shape != (self.rows,):
-            return f"rows has shape {tuple(rows.shape)}, needed is {(self.rows,)}"
+            return f"rows has shape {tuple(rows.shape)}, expected {(self.rows,)}"
         if rows.is_meta:
             return None
         for own, possible in zip(self.tasks.slices, self.base.tasks.slices, strict=True):

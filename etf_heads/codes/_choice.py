@@ -1,4 +1,4 @@
-"""The code of the smallest largest cosine, for any number of classes and features."""
+"""Choice of the code with the smallest coherence, for any number of classes and features."""
 
 from __future__ import annotations
 

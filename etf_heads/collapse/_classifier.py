@@ -80,7 +80,7 @@ class Classifier:
             given = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise ValueError(
                 f"the classifier gives logits of shape {given} for task "
-                f"{self._tasks.labels[task]!r}, needed is {needed}: give its class vectors and "
+                f"{self._tasks.labels[task]!r}, expected {needed}: give its class vectors and "
                 f"biases as tensors"
             )
         return logits

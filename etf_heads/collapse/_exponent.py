@@ -42,7 +42,7 @@ def error_exponent(
     """
     count, dim = weight.shape if weight.ndim == 2 else (0, 0)
     if count < 2:
-        raise ValueError(f"weight has shape {tuple(weight.shape)}, needed is (K, d) with K >= 2")
+        raise ValueError(f"weight has shape {tuple(weight.shape)}, expected (K, d) with K >= 2")
     needed: dict[str, tuple[Tensor, tuple[int, ...]]] = {"means": (means, (count, dim))}
     if covariance is not None:
         needed["covariance"] = (covariance, (dim, dim))
@@ -50,7 +50,7 @@ def error_exponent(
         needed["bias"] = (bias, (count,))
     for name, (given, shape) in needed.items():
         if tuple(given.shape) != shape:
-            raise ValueError(f"{name} has shape {tuple(given.shape)}, needed is {shape}")
+            raise ValueError(f"{name} has shape {tuple(given.shape)}, expected {shape}")
     weight, means = weight.detach().to(torch.float64), means.detach().to(weight.device).double()
     logits = means @ weight.T  # of the means
     if bias is not None:

@@ -47,7 +47,7 @@ def check_features(features: Tensor, num_features: int, argument: str = "feature
         raise ValueError(f"{argument} must be a tensor of a floating dtype, got {given}")
     if features.ndim != 2 or features.shape[1] != num_features:
         raise ValueError(
-            f"{argument} has shape {tuple(features.shape)}, needed is (batch, {num_features}); "
+            f"{argument} has shape {tuple(features.shape)}, expected (batch, {num_features}); "
             f"reshape or pool other dimensions first"
         )
     return features

@@ -59,7 +59,7 @@ class LayerwiseCollapse:
         unknown = [name for name in layers if name not in modules]
         if unknown or not layers:
             raise ValueError(
-                f"layers={list(layers)}: the model has no modules {unknown}; possible are the "
+                f"layers={list(layers)}: the model has no modules {unknown}; choose from the "
                 f"names in dict(model.named_modules())"
             )
         self.layers = tuple(layers)

@@ -90,10 +90,10 @@ class CollapseMetric(PlottedMetric):
         # `compute` takes arguments, so that a cached result may belong to another weight.
         super().__init__(compute_with_cache=False, **kwargs)
         if covariance not in ("full", "trace"):
-            raise ValueError(f"covariance={covariance!r} is unknown: possible are 'full', 'trace'")
+            raise ValueError(f"covariance={covariance!r} is unknown: choose from 'full', 'trace'")
         if precision not in ("features", "float64"):
             raise ValueError(
-                f"precision={precision!r} is unknown: possible are 'features', 'float64'"
+                f"precision={precision!r} is unknown: choose from 'features', 'float64'"
             )
         if not isinstance(reservoir, int) or reservoir < 0:
             raise ValueError(f"reservoir must be a number of samples (0: none), got {reservoir!r}")

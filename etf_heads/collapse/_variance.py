@@ -78,7 +78,7 @@ class VarianceCollapse(CollapseMetric):
         Samples with the label -100 have none and are left out.
         """
         if split not in _SPLITS:
-            raise ValueError(f"split={split!r} is unknown: possible are 'train', 'test'")
+            raise ValueError(f"split={split!r} is unknown: choose from 'train', 'test'")
         check_features(features, self.num_features)
         features, labels = labelled(features, labels, Tasks((self.num_classes,)))
         self._add_batch(features, labels, _SPLITS.index(split))

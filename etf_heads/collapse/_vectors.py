@@ -122,7 +122,7 @@ def _checked(
             f"got {type(given).__name__}"
         )
     if tuple(value.shape) != shape:
-        raise ValueError(f"{argument} has shape {tuple(value.shape)}, needed is {shape}")
+        raise ValueError(f"{argument} has shape {tuple(value.shape)}, expected {shape}")
     value = value.detach().to(device).to(torch.float64)
     if not value.isfinite().all():
         raise ValueError(f"{argument} has NaN or infinite entries")

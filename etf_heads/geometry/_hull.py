@@ -39,7 +39,7 @@ def one_vs_rest_distance(vectors: Tensor, rows: Iterable[int] | None = None) -> 
         from scipy.optimize import nnls  # noqa: PLC0415 - not a direct core dependency
     except ImportError as error:
         raise ImportError(
-            'the one-versus-rest distance is found by SciPy: pip install "etf_heads[recipes]"'
+            'the one-versus-rest distance requires SciPy: pip install "etf_heads[recipes]"'
         ) from error
     vectors = vectors.detach().to("cpu", torch.float64)
     if not vectors.isfinite().all():

@@ -1,4 +1,4 @@
-"""The same polar factor by descent on the Stiefel manifold, with geoopt."""
+"""The polar factor by descent on the Stiefel manifold, with geoopt."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class WalshHadamard:
             rows = a @ values.unflatten(-2, (len(a), len(b))).flatten(-2)
             result = _left(b, rows.unflatten(-1, (len(b), samples))).flatten(-3, -2)
         else:
-            raise ValueError(f"dim={dim}: possible are -1 and -2")
+            raise ValueError(f"dim={dim}: choose from -1 and -2")
         return result if self._rest == 1 else result * self._rest
 
 

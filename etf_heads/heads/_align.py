@@ -39,7 +39,7 @@ def align_(linear: nn.Linear, means: Tensor, step: float = 1.0) -> nn.Linear:
     weight = linear.weight
     if weight.shape != means.shape:
         raise ValueError(
-            f"means has shape {tuple(means.shape)}, needed is {tuple(weight.shape)}: one class "
+            f"means has shape {tuple(means.shape)}, expected {tuple(weight.shape)}: one class "
             "mean for each class vector"
         )
     if not 0 <= step <= 1:

@@ -30,7 +30,7 @@ def assign_classes(
     r"""Give each class the vector that its mean feature is nearest to, as far as all can have it.
 
     Any assignment of a code's vectors to classes is the same geometry, but not the same task: a
-    network learns sooner when like classes need not be told apart by arbitrary directions. So
+    network learns sooner when similar classes need not be separated along arbitrary directions. So
     after a short warm-up, or from a pretrained network, the sum of the cosines between class
     means and class vectors is maximised, and training goes on from there.
 
@@ -81,7 +81,7 @@ def assign_classes(
         )
     if class_means.shape != (head.out_features, head.in_features):
         raise ValueError(
-            f"class_means has shape {tuple(class_means.shape)}, needed is "
+            f"class_means has shape {tuple(class_means.shape)}, expected "
             f"{(head.out_features, head.in_features)}"
         )
     if method not in get_args(Method):
@@ -137,7 +137,7 @@ def _solve(means: Tensor, code: Code, rows: Tensor) -> Tensor:
         from scipy.optimize import linear_sum_assignment  # noqa: PLC0415 - optional
     except ImportError as error:
         raise ImportError(
-            'assignments are found by SciPy: pip install "etf_heads[recipes]"'
+            'assign_classes requires SciPy: pip install "etf_heads[recipes]"'
         ) from error
     scores = means @ code.vectors(rows, dtype=means.dtype).T
     _, columns = linear_sum_assignment(scores.cpu().numpy(), maximize=True)

@@ -27,8 +27,8 @@ from etf_heads.orientation import StructuredOrientation
 class Head(Recognised, Specified):
     r"""A classifier whose class vectors W = s F are not learned; subclasses give the frame F.
 
-    Subclasses implement :meth:`scores`, :meth:`frame` and :meth:`frame_rows`, and get everything
-    else from here.
+    Subclasses implement :meth:`scores`, :meth:`frame` and :meth:`frame_rows`, and inherit
+    everything else.
 
     Args:
         in_features: d.
@@ -38,8 +38,8 @@ class Head(Recognised, Specified):
         scale: s, positive: the length of class vectors of a frame with unit rows.
         learn_scale: whether s is a parameter (one number) that starts there.
         feature_norm: normalisation of the features before the head, see :func:`feature_norm`.
-        device: of what little the head stores.
-        dtype: of the same, and of :attr:`weight`.
+        device: of parameters and buffers.
+        dtype: of parameters and buffers, and of :attr:`weight`.
 
     Attributes:
         tasks: as :class:`~etf_heads.Tasks`.
@@ -118,7 +118,7 @@ class Head(Recognised, Specified):
         raise NotImplementedError
 
     def reset_parameters(self) -> None:
-        """Set what is learned to its start, and rebuild what is stored from its definition."""
+        """Reset parameters to their initial values, and rebuild buffers from their definition."""
         with torch.no_grad():
             if isinstance(self.scale, nn.Parameter):
                 self.scale.fill_(self._initial_scale)
@@ -136,9 +136,9 @@ class Head(Recognised, Specified):
         return self._finish(self.scores(self.prepare(features)))
 
     def all_softmax_logits(self, features: Tensor) -> Tensor:
-        """The same up to a constant a task, if that costs less.
+        """The logits up to a constant a task, if that costs less.
 
-        A softmax does not see the constant, nor does the gradient of a loss on it.
+        A softmax, and the gradient of a loss on it, do not depend on the constant.
         """
         return self.all_logits(features)
 
@@ -148,7 +148,7 @@ class Head(Recognised, Specified):
         return None
 
     def prepare(self, features: Tensor) -> Tensor:
-        """Features as :meth:`scores` takes them: of the right size, normalised."""
+        """Checked and normalised features, the input of :meth:`scores`."""
         self._check_size(features)
         return features if self.norm is None else normalised(self.norm, features)
 
@@ -169,9 +169,9 @@ class Head(Recognised, Specified):
 
     @property
     def weight(self) -> Tensor:
-        """Dense class vectors W = s F, shape (sum K_t, d), made on request.
+        """Dense class vectors W = s F, shape (sum K_t, d), computed on each access.
 
-        Where FSDP2 has sharded what is learned, all processes ask for it together.
+        With parameters sharded by FSDP2, all processes must access it together.
 
         Raises:
             ValueError: if it has more numbers than :attr:`largest_weight`.
@@ -190,9 +190,9 @@ class Head(Recognised, Specified):
         return self.weight[self.tasks.slices[self.tasks.index(task)]]
 
     def rows(self, labels: Tensor, task: str | int | None = None) -> Tensor:
-        """Class vectors of labels, rows of :attr:`weight` that is not made: (...) -> (..., d).
+        """Class vectors of labels, without the dense :attr:`weight`: (...) -> (..., d).
 
-        They cost a fixed head O(d) each. Gradients reach whatever the head learns.
+        O(d) each for a fixed head; differentiable in the parameters of the head.
 
         Args:
             labels: integers from 0 to K_t - 1; on a CPU others are refused.
@@ -210,7 +210,7 @@ class Head(Recognised, Specified):
             True
         """
         if task is None and len(self.tasks) > 1:
-            raise ValueError(f"task is needed: labels of which of {list(self.tasks.labels)}?")
+            raise ValueError(f"task is required: one of {list(self.tasks.labels)}")
         position = self.tasks.index(0 if task is None else task)
         if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
             raise ValueError(f"labels must be a tensor of integers, got {labels.dtype}")
@@ -245,7 +245,7 @@ class Head(Recognised, Specified):
             return nn.ModuleDict(dict(zip(self.tasks.labels, linears, strict=True)))
         except KeyError as error:
             raise ValueError(
-                f"a task has a name that no module can have ({error}): take another, or no names"
+                f"a task name is not a valid module name ({error}): rename it, or use no names"
             ) from error
 
     def _linears(self, with_bias: bool | None = None) -> list[nn.Linear]:

@@ -16,8 +16,8 @@ class ClassMeanHead(KeepsPrecision, ObservingHead):
     r"""Class vectors are the running class means, centred in each task and of unit length.
 
     At neural collapse classifier and class means align ("self-duality"; Papyan, Han and Donoho,
-    PNAS 2020). This head puts the means where they would end, and leaves their angles to the
-    data, so it needs no room: any in_features will do. Observing works as in
+    PNAS 2020). This head uses the means as class vectors, and leaves their angles to the
+    data, so any in_features is possible. Observing works as in
     :class:`NearestETFHead`. A class without a centred mean (not seen yet, or the only one seen)
     has the zero vector, and logit 0.
 

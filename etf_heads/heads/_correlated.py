@@ -54,7 +54,7 @@ class CorrelatedETFHead(FixedHead):
     Note:
         The optimum is that of the training distribution. Where labels nearly always agree, class
         vectors of different tasks nearly merge, and samples whose labels differ are harder to
-        tell: on two-digit images the compound head was better on those.
+        classify: on two-digit images the compound head was better on those.
 
     Attributes:
         duality_gap: proven relative distance of the geometry's objective to the optimum.

@@ -25,8 +25,8 @@ class ETFHead(FixedHead):
     .. math:: W = s \sqrt{\tfrac{K}{K-1}} \left(I - \tfrac1K \mathbf 1\mathbf 1^\top\right) U^\top
 
     (K columns of U), or the same frame in Helmert form when in_features = K - 1. No weight
-    matrix exists in forward or backward unless the orientation stores one; there is nothing to
-    learn and nothing in ``state_dict`` but what the options below add.
+    matrix exists in forward or backward unless the orientation stores one. By default there are
+    no parameters and ``state_dict`` is empty.
 
     Args:
         in_features: d, at least out_features - 1.

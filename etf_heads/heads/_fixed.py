@@ -27,7 +27,7 @@ class FixedHead(Head):
     Args:
         in_features: d, at least the number of columns that the code needs.
         code: C, the angles between the class vectors.
-        orientation: U, where they stand in feature space: "tiled" (default), "hadamard",
+        orientation: U, the position of the code in feature space: "tiled" (default), "hadamard",
             "canonical", "random:SEED", "learned" (with an optimiser of geoopt), a matrix of
             orthonormal columns, or an :class:`~etf_heads.orientation.Orientation`.
         bias: whether to learn a bias a class, starting at zero.
@@ -106,7 +106,7 @@ class FixedHead(Head):
 
     @classmethod
     def from_arguments(cls, tasks: Tasks | None = None, **arguments: Any) -> Self:
-        """A head of this class from its parts: how a subclass came to them does not matter.
+        """A head of this class from its parts, not from the constructor's arguments.
 
         Args:
             tasks: in specifications of former versions, where it repeats the tasks of the code.
@@ -162,7 +162,7 @@ class FixedHead(Head):
     def topk(self, features: Tensor, k: int, task: str | int | None = None) -> Any:
         """The k largest logits and their classes, as ``torch.topk`` of the logits gives them.
 
-        Codes of many bases make no logits on the way: they look through their bases one by one,
+        Codes of many bases compute no logits: they search their bases one by one,
         in O(samples x d) memory for any K. The best one alone (k = 1) of a Kerdock code takes a
         few transforms instead of one a basis wherever they prove that no other class is better,
         which they do from a cosine of about 0.35 on (d = 1,024); the search is exact anyway.

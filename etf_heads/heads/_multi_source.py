@@ -1,4 +1,4 @@
-"""A head of its own for every task, for tasks that have samples of their own."""
+"""Heads for tasks that have samples of their own, one head a task."""
 
 from __future__ import annotations
 

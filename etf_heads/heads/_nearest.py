@@ -43,8 +43,8 @@ class NearestETFHead(ObservingHead):
         solver: "polar", exact; or "riemannian", which descends from the frame at hand with
             geoopt to the same result, to about 1e-7 (1e-3 in float32), and needs
             ``gradient=False``.
-        decay: what each batch leaves of the weight of its classes' older samples, in (0, 1]; 1
-            for the mean over everything. 0.9 is about the last ten batches of each class.
+        decay: factor of the weight of older samples of the classes in each batch, in (0, 1]; 1
+            for the mean over all samples. 0.9 is about the last ten batches of each class.
         gradient: whether the loss also moves the features through the polar factor, as the
             paper does; costs one more pass through it.
         update_every: turn the frame on the first and on every n-th batch observed.

@@ -1,4 +1,4 @@
-"""Taking a batch in, as a function of tensors: eager, and as one operator of a compiled graph.
+"""Observation of a batch as a function of tensors: eager, and as one operator of a graph.
 
 It looks at values (labels in range, features finite, means that lack rank), and at other processes,
 so no compiler can trace it. As an operator it stays whole, with its checks, and the graph around it

@@ -1,4 +1,4 @@
-"""Losses that know the head: they take features, and make no logits that they do not need.
+"""Losses of features and head, which compute no logits where they can avoid it.
 
 All are called as ``criterion(features, head, labels)``, with one or several tasks, labels missing
 (-100) or not, and a fixed head or an ``nn.Linear``. :class:`FeaturePenalty` is added to one.

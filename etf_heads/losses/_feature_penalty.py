@@ -88,7 +88,7 @@ class FeaturePenalty(nn.Module):
         if classifier is not None and classifier.norm is not None:
             raise ValueError(
                 f"the head normalises its features ({type(classifier.norm).__name__}): a penalty "
-                "on their length does nothing behind it; take another scale of the head"
+                "on their length has no effect; set the scale of the head instead"
             )
         if self.task_weights is None:
             squares = features.square().sum(-1)

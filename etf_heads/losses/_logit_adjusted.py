@@ -1,4 +1,4 @@
-"""Cross-entropy for long-tailed classes: logits that know how frequent they are."""
+"""Cross-entropy for long-tailed classes: logits adjusted by class frequencies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cross-entropy of samples that have several labels of one task."""
+"""Pick-all-labels cross-entropy, for samples with several labels of one task."""
 
 from __future__ import annotations
 

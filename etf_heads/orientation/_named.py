@@ -75,6 +75,6 @@ def make_orientation(
     if name == "random" and (seed or "0").isdecimal():
         return RandomOrientation(in_features, columns, int(seed or 0), device=device, dtype=dtype)
     raise ValueError(
-        f"unknown orientation {spec!r}: possible are {', '.join(NAMES)}, a matrix of orthonormal "
+        f"unknown orientation {spec!r}: choose from {', '.join(NAMES)}, a matrix of orthonormal "
         "columns, or an Orientation"
     )

@@ -56,7 +56,7 @@ class StiefelOrientation(DenseOrientation):
         super().__init__(in_features, columns)
         if start is not None and start.shape != (in_features, columns):
             raise ValueError(
-                f"start has shape {tuple(start.shape)}, needed is {(in_features, columns)}"
+                f"start has shape {tuple(start.shape)}, expected {(in_features, columns)}"
             )
         wide = at_least_float32(dtype or torch.get_default_dtype())
         like = torch.empty(0, device=device, dtype=wide)

@@ -155,8 +155,8 @@ def _named(model: nn.Module, name: str) -> nn.Module:
     if name not in modules or not matrices(_linear_part(modules[name])):
         known = [n for n, m in modules.items() if matrices(m) and not list(m.children())]
         raise ValueError(
-            f"before={name!r} is no layer of {type(model).__name__} with a weight matrix; the last "
-            f"ones are {known[-8:]}"
+            f"before={name!r} is not a layer of {type(model).__name__} with a weight matrix; the "
+            f"last ones are {known[-8:]}"
         )
     return _linear_part(modules[name])
 

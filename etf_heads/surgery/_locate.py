@@ -117,7 +117,7 @@ def _known_names(model: nn.Module) -> list[str]:
         return [f"timm_model.{name}" for name in _known_names(timm_model)]
     if not _of_known_library(model):
         raise ValueError(
-            f"{type(model).__name__} is no classifier of timm, torchvision or transformers. "
+            f"{type(model).__name__} is not a classifier of timm, torchvision or transformers. "
             f"{_way_out(model)}"
         )
     modules = dict(model.named_modules(remove_duplicate=False))

@@ -60,7 +60,7 @@ def binary_cosine(p: float | Tensor, lambda_w: float, lambda_h: float, n: float)
     outside = shares[~((shares >= 0) & (shares <= 1))]
     if outside.numel():
         raise ValueError(
-            f"p={outside[0].item():g} is no share of samples: it must be between 0 and 1"
+            f"p={outside[0].item():g} is not a share of samples: it must be between 0 and 1"
         )
     strength = lambda_w * lambda_h * n
     equal, different = _margin(shares, strength), _margin(1 - shares, strength)

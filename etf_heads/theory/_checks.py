@@ -1,4 +1,4 @@
-"""Arguments that every room of this floor takes, checked once."""
+"""Checks of arguments shared by all files of the theory."""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ class BalancedOptimum:
         """Optimal features of samples with these labels: (..., T) integers -> (..., dim)."""
         if labels.shape[-1:] != (len(self.tasks),):
             raise ValueError(
-                f"labels has shape {tuple(labels.shape)}; needed is (..., {len(self.tasks)}): the "
+                f"labels has shape {tuple(labels.shape)}; expected (..., {len(self.tasks)}): the "
                 "last dimension runs over the tasks"
             )
         feature = torch.zeros(*labels.shape[:-1], self.class_vectors.shape[1]).double()

@@ -55,7 +55,7 @@ class JointCounts:
             labels = labels[:, None]
         if labels.ndim != 2 or labels.shape[1] != len(tasks):
             raise ValueError(
-                f"labels has shape {tuple(labels.shape)}; needed is (N, {len(tasks)}): one column "
+                f"labels has shape {tuple(labels.shape)}; expected (N, {len(tasks)}): one column "
                 f"for each of the tasks {list(tasks.labels)}"
             )
         if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
@@ -64,7 +64,7 @@ class JointCounts:
             counts = torch.ones(len(labels), dtype=torch.float64, device=labels.device)
         if counts.shape != labels.shape[:1]:
             raise ValueError(
-                f"counts has shape {tuple(counts.shape)}; needed is one count for each of the "
+                f"counts has shape {tuple(counts.shape)}; expected one count for each of the "
                 f"{len(labels)} rows of labels"
             )
         counts = _checked_counts(counts, "counts")

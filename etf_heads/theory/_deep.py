@@ -195,7 +195,7 @@ def schatten_value(logits: Tensor, factors: int, lambda_: float) -> float:
         True
     """
     if logits.ndim != 2 or logits.shape[0] != logits.shape[1]:
-        raise ValueError(f"logits has shape {tuple(logits.shape)}; needed is (K, K)")
+        raise ValueError(f"logits has shape {tuple(logits.shape)}; expected (K, K)")
     positive(lambda_=lambda_)
     m = positive_int(factors, "factors")
     logits = logits.double()

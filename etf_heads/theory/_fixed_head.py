@@ -234,7 +234,7 @@ def fixed_head_optimum(
     tasks = counts.tasks
     if tuple(gram.shape) != (tasks.total, tasks.total):
         raise ValueError(
-            f"gram has shape {tuple(gram.shape)}; needed is ({tasks.total}, {tasks.total}) for "
+            f"gram has shape {tuple(gram.shape)}; expected ({tasks.total}, {tasks.total}) for "
             f"tasks of {list(tasks.sizes)} classes"
         )
     gram = gram.to(counts.counts.device, torch.float64)
@@ -295,7 +295,7 @@ def fixed_head_optimum(
 def _convex(loss: GapLoss) -> GapLoss:
     if not loss.convex:
         raise ValueError(
-            f"loss={loss!r} is not convex: a fixed head may end in several ways; take CrossEntropy "
+            f"loss={loss!r} is not convex: its optimum may not be unique; use CrossEntropy "
             "or SquaredError"
         )
     return loss

@@ -15,7 +15,7 @@ def minority_collapse_ratio(
     collapse in imbalanced training", PNAS 2021) train K_A classes with R times the samples of
     K_B others and see the rare classes merge when R is large. In the unconstrained feature model
     the threshold is exact. Suppose the rare classes have merged; then the part of the residuals
-    that tells them apart is that of their labels alone and has spectral norm
+    that separates them is that of their labels alone and has spectral norm
     :math:`\sqrt{n_B/N}`, and merging is optimal if and only if that stays within the dual bound
     :math:`2 \sqrt{\lambda_W \lambda_H N}` of the convex problem (:func:`optimal_gram`). So a rare
     class needs :math:`n_B/N > 4 \lambda_W \lambda_H N`, and with N fixed

@@ -84,7 +84,7 @@ def critical_points(
     wrong = [tuple(vector.shape) for vector in starts if vector.shape != start.shape]
     if wrong:
         raise ValueError(
-            f"starts has a vector of shape {wrong[0]}; needed is ({len(start)},), all parameters "
+            f"starts has a vector of shape {wrong[0]}; expected ({len(start)},), all parameters "
             "of the model"
         )
     objective = _objective_of(model)

@@ -54,7 +54,7 @@ class MultiLabelOptimum:
         """
         if labels.shape[-1] != len(self.class_vectors):
             raise ValueError(
-                f"labels has shape {tuple(labels.shape)}; needed is (..., "
+                f"labels has shape {tuple(labels.shape)}; expected (..., "
                 f"{len(self.class_vectors)}), one number a class"
             )
         sizes = labels.sum(-1).long()

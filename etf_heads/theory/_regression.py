@@ -50,7 +50,7 @@ def regression_gram(target_covariance: Tensor, lambda_w: float, lambda_h: float)
     rows, columns = target_covariance.shape if target_covariance.ndim == 2 else (0, 0)
     if rows != columns or rows == 0:
         raise ValueError(
-            f"target_covariance has shape {tuple(target_covariance.shape)}; needed is (n, n)"
+            f"target_covariance has shape {tuple(target_covariance.shape)}; expected (n, n)"
         )
     # Round-off of the dtype in which the covariance was computed is no asymmetry.
     given = target_covariance.dtype

@@ -1,4 +1,4 @@
-"""Class vectors that the certificate of an optimal geometry cannot tell from zero."""
+"""Class vectors that the certificate of an optimal geometry cannot distinguish from zero."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ REDUCED = {
     "weight_decay": 1.0,
 }
 """Quick runs. Grad-CAM++ asks for a backbone that averages its last maps, as a VGG here does: it
-weighs whole maps by mean gradients, which say nothing where a classifier tells their points apart.
+weighs whole maps by mean gradients, which say nothing about the points that a classifier separates.
 """
 
 SHARES = (0.1, 0.5, 0.9)

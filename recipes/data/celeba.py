@@ -27,7 +27,7 @@ def celeba(options: DataOptions) -> ImageData:
     asked = options.attributes
     if not asked or len(set(asked)) < len(asked) or set(asked) - set(known):
         raise ValueError(
-            f"attributes={asked}: name one or more with --attributes, none twice; possible are "
+            f"attributes={asked}: name one or more with --attributes, none twice; choose from "
             f"{', '.join(known)}"
         )
     columns = [known.index(name) for name in asked]

@@ -117,9 +117,9 @@ def read_folder(
         ValueError: naming the folder that is missing, empty or unknown.
     """
     train, test = (_list(root / part) for part in ("train", "test"))
-    if strangers := sorted(set(test.classes) - set(train.classes)):
+    if unknown := sorted(set(test.classes) - set(train.classes)):
         raise ValueError(
-            f"{root / 'test' / strangers[0]} is of a class that {root / 'train'} does not have: "
+            f"{root / 'test' / unknown[0]} is of a class that {root / 'train'} does not have: "
             "put training images there, or take the folder away"
         )
 
@@ -138,6 +138,6 @@ def _list(folder: Path) -> ImageFolder:
         return ImageFolder(folder)
     except OSError as error:
         raise ValueError(
-            f"{folder} is no folder of images ({error}): needed is a folder a class below it, with "
+            f"{folder} is no folder of images ({error}): expected a folder a class below it, with "
             "images in each; say with --root where train and test are"
         ) from error

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart; grey for learned heads.
+# Okabe and Ito's palette, which colour-blind readers can distinguish; grey for learned heads.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
 GREYS = ["#222222", "#8a8a8a"]
 

@@ -185,6 +185,6 @@ def backbone(name: str) -> Backbone:
         if timm.is_model(name.removeprefix(TIMM)):
             return partial(from_timm, name=name.removeprefix(TIMM))
     raise ValueError(
-        f"backbone={name!r}: possible are {', '.join(BACKBONES)}, and {TIMM}NAME of any model in "
+        f"backbone={name!r}: choose from {', '.join(BACKBONES)}, and {TIMM}NAME of any model in "
         "timm.list_models()"
     )

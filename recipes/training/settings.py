@@ -287,7 +287,7 @@ def _plain(value: Any) -> Any:
 def _among(settings: Settings, **known: Mapping[str, object]) -> None:
     for name, names in known.items():
         if getattr(settings, name) not in names:
-            raise ValueError(f"{name}={getattr(settings, name)!r}: possible are {', '.join(names)}")
+            raise ValueError(f"{name}={getattr(settings, name)!r}: choose from {', '.join(names)}")
 
 
 def _at_least(settings: Settings, **lowest: int) -> None:

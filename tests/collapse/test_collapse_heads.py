@@ -156,5 +156,5 @@ def test_a_module_whose_forward_gives_no_logits():
     measure = SingleTaskCollapse(8, 4)
     measure.update(features, labels)
     decisions = measure.decisions(Wrong(8, 4))
-    with pytest.raises(ValueError, match=r"logits of shape \(400, 2\) for task '0', needed is"):
+    with pytest.raises(ValueError, match=r"logits of shape \(400, 2\) for task '0', expected"):
         decisions.update(features, labels)

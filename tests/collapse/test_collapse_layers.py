@@ -65,7 +65,7 @@ def test_labels_need_a_batch_that_the_model_has_seen():
 
 @pytest.mark.parametrize("names", [["0", "5"], []])
 def test_unknown_layers(names):
-    with pytest.raises(ValueError, match="possible are the names in dict"):
+    with pytest.raises(ValueError, match="choose from the names in dict"):
         LayerwiseCollapse(network(), names, single)
 
 

@@ -88,7 +88,7 @@ def test_bad_input():
         measure.update({"a": features["a"]}, {"b": labels["b"]})
     with pytest.raises(ValueError, match=r"labels has the tasks \['d'\], known are"):
         measure.update({"a": features["a"]}, {"d": labels["b"]})
-    with pytest.raises(ValueError, match="labels of task 'b' run from 0 to 3, possible are 0 to 2"):
+    with pytest.raises(ValueError, match="labels of task 'b' run from 0 to 3, expected 0 to 2"):
         measure.update({"b": features["a"]}, {"b": labels["a"]})
     with pytest.raises(ValueError, match=r"features\['a'\] has shape"):
         measure.update({"a": features["a"][:, :2]}, {"a": labels["a"]})

@@ -155,9 +155,9 @@ def test_per_task_statistics_are_those_of_its_labels():
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (torch.zeros(4, 3).long(), r"labels has shape \(4, 3\), needed is \(4, 2\)"),
-        (torch.zeros(4).long(), r"labels has shape \(4,\), needed is \(4, 2\)"),
-        ({"a": torch.zeros(4).long()}, r"labels has the tasks \['a'\], needed are \['a', 'b'\]"),
+        (torch.zeros(4, 3).long(), r"labels has shape \(4, 3\), expected \(4, 2\)"),
+        (torch.zeros(4).long(), r"labels has shape \(4,\), expected \(4, 2\)"),
+        ({"a": torch.zeros(4).long()}, r"labels has the tasks \['a'\], expected \['a', 'b'\]"),
         ([torch.zeros(4).long()] * 3, "labels has 3 entries for 2 tasks"),
         ({"a": torch.zeros(4).int(), "b": torch.zeros(5).int()}, r"labels\['b'\] has shape \(5,\)"),
         (torch.tensor([[0, 0], [2, 3], [1, 4], [0, 0]]), "'b' run from 0 to 4, possible"),
@@ -175,13 +175,13 @@ def test_bad_weights_and_too_little_data():
     with pytest.raises(ValueError, match=r"only one class \(tuple\) were seen \(label 6\)"):
         measure.compute()
     measure.update(torch.randn(5, 2), torch.tensor([[2, 2]] * 5))
-    with pytest.raises(ValueError, match=r"weight has shape \(6, 2\), needed is \(7, 2\)"):
+    with pytest.raises(ValueError, match=r"weight has shape \(6, 2\), expected \(7, 2\)"):
         measure.compute(torch.zeros(6, 2))
-    with pytest.raises(ValueError, match=r"weight\['b'\] has shape \(3, 2\), needed is \(4, 2\)"):
+    with pytest.raises(ValueError, match=r"weight\['b'\] has shape \(3, 2\), expected \(4, 2\)"):
         measure.compute({"a": torch.randn(3, 2), "b": torch.randn(3, 2)})
     with pytest.raises(ValueError, match="weight has 1 entries for 2 tasks"):
         measure.compute([torch.zeros(3, 2)])
-    with pytest.raises(ValueError, match=r"bias has shape \(3,\), needed is \(7,\)"):
+    with pytest.raises(ValueError, match=r"bias has shape \(3,\), expected \(7,\)"):
         measure.decisions(torch.randn(7, 2), torch.zeros(3))
     with pytest.raises(
         ValueError, match=r"task_weights\[1\] must be a positive finite number, got 0.0"

@@ -93,7 +93,7 @@ def test_bad_input():
     with pytest.raises(ValueError, match="num_targets=8 exceeds num_features=7"):
         RegressionCollapse(7, 8)
     measure = RegressionCollapse(7, 3)
-    with pytest.raises(ValueError, match=r"labels has shape \(300, 2\), needed is \(batch, 3\)"):
+    with pytest.raises(ValueError, match=r"labels has shape \(300, 2\), expected \(batch, 3\)"):
         measure.update(features, labels[:, :2])
     with pytest.raises(ValueError, match="300 features but 299 labels"):
         measure.update(features, labels[:-1])
@@ -102,7 +102,7 @@ def test_bad_input():
     with pytest.raises(ValueError, match="seen no data"):
         measure.class_statistics()
     measure.update(features, labels)
-    with pytest.raises(ValueError, match=r"weight has shape \(3, 6\), needed is \(3, 7\)"):
+    with pytest.raises(ValueError, match=r"weight has shape \(3, 6\), expected \(3, 7\)"):
         measure.compute(torch.zeros(3, 6))
 
 

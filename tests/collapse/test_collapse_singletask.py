@@ -256,12 +256,12 @@ def test_more_classes_than_are_compared_are_sampled(monkeypatch):
 @pytest.mark.parametrize(
     ("features", "labels", "message"),
     [
-        (torch.zeros(4, 3), torch.tensor([0, 1, 2, 5]), "from 0 to 5, possible are 0 to 4"),
+        (torch.zeros(4, 3), torch.tensor([0, 1, 2, 5]), "from 0 to 5, expected 0 to 4"),
         (torch.zeros(4, 3), torch.tensor([0, 1, -1, 2]), "labels run from -1 to 2"),
-        (torch.zeros(4, 3), torch.zeros(3, dtype=torch.long), r"shape \(3,\), needed is \(4,\)"),
+        (torch.zeros(4, 3), torch.zeros(3, dtype=torch.long), r"shape \(3,\), expected \(4,\)"),
         (torch.zeros(4, 3), torch.zeros(4), "tensor of integers, got torch.float32"),
         (torch.zeros(4, 3), [0, 1, 2, 3], "4 entries for 1 tasks"),
-        (torch.zeros(4, 2), torch.zeros(4).long(), r"\(4, 2\), needed is \(batch, 3\)"),
+        (torch.zeros(4, 2), torch.zeros(4).long(), r"\(4, 2\), expected \(batch, 3\)"),
         (torch.zeros(4, 3, 1), torch.zeros(4).long(), "reshape or pool"),
         (torch.zeros(4, 3).long(), torch.zeros(4).long(), "floating dtype, got torch.int64"),
     ],
@@ -289,7 +289,7 @@ def test_too_little_data_is_an_error():
 @pytest.mark.parametrize(
     ("weight", "message"),
     [
-        (torch.zeros(4, 2), r"weight has shape \(4, 2\), needed is \(3, 2\)"),
+        (torch.zeros(4, 2), r"weight has shape \(4, 2\), expected \(3, 2\)"),
         (torch.full((3, 2), math.nan), "weight has NaN"),
         ("fc", "weight must be a tensor, a module"),
         (torch.nn.ReLU(), "weight must be a tensor, a module"),

@@ -115,7 +115,7 @@ def test_low_precision_is_multiplied_in_float32_or_on_request_in_float64(dtype, 
     assert_same(fed(features, labels, SIZES).class_statistics(), exact, rtol=1e-6)
     asked = fed(features, labels, SIZES, precision="float64")
     assert_same(asked.class_statistics(), exact)
-    with pytest.raises(ValueError, match="precision='half' is unknown: possible are 'features'"):
+    with pytest.raises(ValueError, match="precision='half' is unknown: choose from 'features'"):
         SingleTaskCollapse(7, 5, precision="half")
 
 

@@ -43,10 +43,10 @@ def test_exponent_of_class_vectors_turned_out_of_the_span(turn):
 def test_exponent_of_wrong_decisions_and_wrong_shapes():
     assert error_exponent(torch.eye(3), torch.eye(3)[[1, 0, 2]]).tolist() == [0, 0, 0.25]
     for arguments, message in (
-        ((torch.eye(3), torch.eye(4)), r"means has shape \(4, 4\), needed is \(3, 3\)"),
+        ((torch.eye(3), torch.eye(4)), r"means has shape \(4, 4\), expected \(3, 3\)"),
         ((torch.eye(3), torch.eye(3), torch.eye(2)), "covariance has shape"),
         ((torch.eye(3), torch.eye(3), None, torch.zeros(2)), "bias has shape"),
-        ((torch.ones(1, 3), torch.ones(1, 3)), r"needed is \(K, d\) with K >= 2"),
+        ((torch.ones(1, 3), torch.ones(1, 3)), r"expected \(K, d\) with K >= 2"),
     ):
         with pytest.raises(ValueError, match=message):
             error_exponent(*arguments)

@@ -39,7 +39,7 @@ def test_opposite_and_parallel_vectors_are_defined():
 
 def test_bad_input():
     linear = nn.Linear(4, 3)
-    with pytest.raises(ValueError, match=r"means has shape \(2, 4\), needed is \(3, 4\)"):
+    with pytest.raises(ValueError, match=r"means has shape \(2, 4\), expected \(3, 4\)"):
         align_(linear, torch.ones(2, 4))
     with pytest.raises(ValueError, match="step must be from 0 to 1, got 2"):
         align_(linear, torch.ones(3, 4), 2)

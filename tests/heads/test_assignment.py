@@ -135,7 +135,7 @@ def test_an_assigned_head_trains_and_answers_without_logits():
         (lambda: assign_classes(SphericalCodeHead(8, 4), torch.ones(4, 8)), "simplex ETF are all"),
         (
             lambda: assign_classes(SphericalCodeHead(4, 20), torch.ones(4, 20)),
-            r"class_means has shape \(4, 20\), needed is \(20, 4\)",
+            r"class_means has shape \(4, 20\), expected \(20, 4\)",
         ),
         (
             lambda: assign_classes(

@@ -98,7 +98,7 @@ def test_rows_are_those_of_the_dense_weight(case):
 
 def test_rows_need_to_know_the_task_and_take_labels():
     head = CompoundETFHead(20, {"b": 3, "a": 4})
-    with pytest.raises(ValueError, match=r"task is needed: labels of which of \['b', 'a'\]\?"):
+    with pytest.raises(ValueError, match=r"task is required: one of \['b', 'a'\]"):
         head.rows(torch.tensor([0]))
     with pytest.raises(ValueError, match="no task 'c'"):
         head.rows(torch.tensor([0]), "c")

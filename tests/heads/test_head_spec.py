@@ -150,7 +150,7 @@ def test_what_users_write_is_restored_or_refused():
     head = ETFHead(8, 3, orientation=Kept(8, 3))
     assert torch.equal(restored(head).weight, head.weight)
     with pytest.raises(
-        ValueError, match=r"Lost cannot be written down: it keeps no attribute .*turn"
+        ValueError, match=r"Lost cannot be described in JSON: it keeps no attribute .*turn"
     ):
         to_spec(ETFHead(8, 3, orientation=Lost(8, 3, 5)))
     with pytest.raises(ValueError, match=r"Warm would not come back the same .*'temperature'"):

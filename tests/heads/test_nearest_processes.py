@@ -144,7 +144,7 @@ def test_the_gradient_through_the_class_means_makes_a_difference(alone):
 
 def test_a_batch_that_one_process_refuses_is_refused_by_all(folder):
     first, second = ((folder / f"{rank}.txt").read_text().splitlines() for rank in range(2))
-    own = "labels of task 'colour' run from 1 to 3, possible are 0 to 2"
+    own = "labels of task 'colour' run from 1 to 3, expected 0 to 2"
     for line in (*first[:2], *second[2:]):
         assert line.startswith(own)
     for line, culprit in ((second[0], 0), (second[1], 0), (first[2], 1), (first[3], 1)):

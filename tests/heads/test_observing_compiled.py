@@ -74,7 +74,7 @@ def test_a_compiled_batch_is_refused_as_an_eager_one():
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     images, labels = observed({"a": 4, "b": 3})
     labels["b"][3] = 3
-    with pytest.raises(ValueError, match="labels of task 'b' run from 0 to 3, possible are 0 to 2"):
+    with pytest.raises(ValueError, match="labels of task 'b' run from 0 to 3, expected 0 to 2"):
         compiled(images, labels)
     assert not model.head.running.updates
 

@@ -209,14 +209,14 @@ def test_bad_options(options, message):
 
 def test_bad_input():
     head, h = CompoundETFHead(64, TASKS), torch.randn(6, 64)
-    with pytest.raises(ValueError, match=r"labels has shape \(6,\), needed is \(6, 2\)"):
+    with pytest.raises(ValueError, match=r"labels has shape \(6,\), expected \(6, 2\)"):
         CompoundCrossEntropy()(h, head, torch.zeros(6, dtype=torch.long))
     with pytest.raises(ValueError, match="labels must be a tensor of integers"):
         CompoundCrossEntropy()(h, head, torch.zeros(6, 2))
     labels = torch.zeros(6, 2, dtype=torch.long)
     with pytest.raises(ValueError, match="task_weights has 3 entries for 2 tasks"):
         CompoundCrossEntropy(task_weights=[1, 1, 1])(h, head, labels)
-    with pytest.raises(ValueError, match="possible are 0 to 9; samples without a label have -100"):
+    with pytest.raises(ValueError, match="expected 0 to 9; samples without a label have -100"):
         CompoundCrossEntropy()(h, head, torch.full((6, 2), 10))
 
 

@@ -1,4 +1,4 @@
-"""Cross-entropy of logits that know how frequent classes are."""
+"""Cross-entropy of logits adjusted by class frequencies."""
 
 import pytest
 import torch

@@ -60,7 +60,7 @@ def test_what_people_do_with_modules_keeps_the_manifold():
 def test_a_start():
     start = orthonormal(8, 3)
     torch.testing.assert_close(StiefelOrientation(8, 3, start, dtype=F64).matrix(), start)
-    with pytest.raises(ValueError, match=r"start has shape \(8, 3\), needed is \(8, 4\)"):
+    with pytest.raises(ValueError, match=r"start has shape \(8, 3\), expected \(8, 4\)"):
         StiefelOrientation(8, 4, start)
     with pytest.raises(ValueError, match="must have orthonormal columns"):
         StiefelOrientation(8, 3, 2 * start)

@@ -111,7 +111,7 @@ def test_a_given_matrix_is_in_the_state_dict_and_no_other_is():
     [
         (lambda: TiledOrientation(3, 4), "4 orthonormal columns do not fit into in_features=3"),
         (lambda: TiledOrientation(0, 4), "in_features must be a positive integer, got 0"),
-        (lambda: make_orientation("best", 8, 2), "unknown orientation 'best': possible are canon"),
+        (lambda: make_orientation("best", 8, 2), "unknown orientation 'best': choose from canon"),
         (lambda: make_orientation("random:x", 8, 2), "unknown orientation 'random:x'"),
         (lambda: make_orientation(3, 8, 2), "unknown orientation 3"),
         (lambda: make_orientation(TiledOrientation(9, 2), 8, 2), "made for 9 features, but in_f"),

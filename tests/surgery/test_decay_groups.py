@@ -302,8 +302,8 @@ def test_the_map_shrinks_as_that_of_a_learned_head():
     [
         (mlp, {"weight_decay": -1}, "weight_decay must be finite and at least 0, got -1"),
         (mlp, {"multiplier": float("inf")}, "multiplier must be finite"),
-        (mlp, {"before": "7"}, r"before='7' is no layer of Sequential.*\['0', '3'\]"),
-        (mlp, {"before": "2"}, "before='2' is no layer of Sequential with a weight matrix"),
+        (mlp, {"before": "7"}, r"before='7' is not a layer of Sequential.*\['0', '3'\]"),
+        (mlp, {"before": "2"}, "before='2' is not a layer of Sequential with a weight matrix"),
         (lambda: mlp(nn.Linear(12, 3)), {}, "Sequential has no fixed head: replace_head first"),
         (lambda: nn.Sequential(ETFHead(8, 3)), {}, "no layer was found before the head '0'"),
     ],

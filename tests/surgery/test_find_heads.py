@@ -45,8 +45,8 @@ class Own(nn.Module):
             Own(),
             None,
             (
-                r"Own is no classifier of timm, torchvision or transformers\. Name the classifier, "
-                r"such as at='pool'; layers are:\n"
+                r"Own is not a classifier of timm, torchvision or transformers\. Name the "
+                r"classifier, such as at='pool'; layers are:\n"
                 r"  'fc': Linear\(in_features=8, out_features=6, bias=True\)\n  'pool': Conv1d"
             ),
         ),

@@ -29,7 +29,7 @@ def test_detectors_and_bare_encoders_are_refused():
     )
     bert = BY_NAME["transformers-BertForSequenceClassification"].build().config
     for model in (detector, transformers.BertModel(bert), transformers.BertForMaskedLM(bert)):
-        with pytest.raises(ValueError, match=r"is no classifier of timm.*Name the classifier"):
+        with pytest.raises(ValueError, match=r"is not a classifier of timm.*Name the classifier"):
             find_heads(model)
 
 

@@ -66,8 +66,8 @@ def test_task_weights(entry, weights, message):
 @pytest.mark.parametrize(
     ("labels", "counts", "message"),
     [
-        (torch.zeros(5, 3).long(), None, r"labels has shape \(5, 3\); needed is \(N, 2\)"),
-        (torch.zeros(5).long(), None, r"labels has shape \(5, 1\); needed is \(N, 2\)"),
+        (torch.zeros(5, 3).long(), None, r"labels has shape \(5, 3\); expected \(N, 2\)"),
+        (torch.zeros(5).long(), None, r"labels has shape \(5, 1\); expected \(N, 2\)"),
         (torch.zeros(5, 2), None, "labels must be integers, got torch.float32"),
         (torch.tensor([[0, 0], [1, 3]]), None, r"labels\[1, 1\]=3 is outside task 'b'.* 0 to 2"),
         (torch.tensor([[0, 0], [-1, 2]]), None, r"labels\[1, 0\]=-1 is outside task 'a'"),
@@ -128,11 +128,11 @@ def test_share(p):
         ),
         (
             lambda: balanced_optimum([3, 2], 1e-3, 1e-3, 90).features(torch.zeros(5, 3).long()),
-            r"labels has shape \(5, 3\); needed is \(..., 2\)",
+            r"labels has shape \(5, 3\); expected \(..., 2\)",
         ),
         (
             lambda: regression_gram(torch.ones(2, 3), 1.0, 1.0),
-            r"shape \(2, 3\); needed is \(n, n\)",
+            r"shape \(2, 3\); expected \(n, n\)",
         ),
         (
             lambda: regression_gram(torch.tensor([[1.0, 2.0], [0.0, 1.0]]), 1.0, 1.0),

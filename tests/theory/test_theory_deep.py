@@ -264,7 +264,7 @@ def test_critical_points_of_given_starts():
         (lambda: deep_collapse_value(3, 2, 0.0), "lambda_ must be a positive number"),
         (lambda: triangular_graph_value(3, 4, 1e-3), "at least 4 vertices"),
         (lambda: triangular_graph_value(5, 2, 1e-3), "at least 3 layers"),
-        (lambda: schatten_value(torch.ones(2, 3), 2, 1e-3), r"shape \(2, 3\); needed is \(K, K\)"),
+        (lambda: schatten_value(torch.ones(2, 3), 2, 1e-3), r"shape \(2, 3\); expected \(K, K\)"),
         (lambda: hadamard_init(6, 8), "num_classes=6 is not a power of two"),
         (lambda: hadamard_init(8, 6), "dim=6 is too small for 8 classes: 8 needed"),
         (lambda: hadamard_init(4, 4, -1.0), "singular_values must be one number, or 4"),
@@ -276,7 +276,7 @@ def test_critical_points_of_given_starts():
             lambda: critical_points(
                 UnconstrainedFeatureModel(torch.ones(3), 1e-2, 1e-2), [torch.zeros(3)]
             ),
-            r"starts has a vector of shape \(3,\); needed is \(12,\)",
+            r"starts has a vector of shape \(3,\); expected \(12,\)",
         ),
     ],
 )

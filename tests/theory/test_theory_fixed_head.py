@@ -183,7 +183,7 @@ def test_batch_norm_scale_gives_the_gap_behind_batch_normalisation():
         (lambda: batch_norm_scale(10, 4.5, 0), "num_features must be a positive integer"),
         (
             lambda: fixed_head_optimum(torch.eye(4), torch.ones(2, 3), 1e-3),
-            r"gram has shape \(4, 4\); needed is \(5, 5\)",
+            r"gram has shape \(4, 4\); expected \(5, 5\)",
         ),
         (lambda: fixed_head_optimum(-torch.eye(3), torch.ones(3), 1e-3), "negative eigenvalue"),
         (

@@ -89,7 +89,7 @@ def _repeatable_backward() -> Iterator[None]:
     """Compile so that one graph can be differentiated more than once, as for each task's row.
 
     By default a compiled backward pass overwrites what the forward pass saved for it. The caches of
-    compiled code on disk do not tell one kind from the other, and would hand out the overwriting
+    compiled code on disk do not distinguish the two kinds, and would return the overwriting
     one, whose second row is wrong without a word: a tag of our own keeps them apart.
     """
     kept = {"donated_buffer": False}

@@ -137,7 +137,7 @@ def test_celeba_reads_named_attributes_and_the_middle_of_the_images(tmp_path, mo
         assert (part.images[:, 0, 0, 0] - torch.tensor(members)).abs().max() <= 1  # JPEG
         expected = [[attributes["Young"][i], attributes["Bald"][i]] for i in members]
         assert part.labels.tolist() == expected
-    with pytest.raises(ValueError, match=r"attributes=\('Bold',\).*possible are Bald, Smiling, Yo"):
+    with pytest.raises(ValueError, match=r"attributes=\('Bold',\).*choose from Bald, Smiling, Yo"):
         load_data("celeba", DataOptions(root=tmp_path, attributes=("Bold",)))
     with pytest.raises(ValueError, match="name one or more with --attributes"):
         load_data("celeba", DataOptions(root=tmp_path))

@@ -143,9 +143,9 @@ def test_names_that_lead_elsewhere_make_no_paths(name):
     for field in ("head", "data", "weighting", "preset"):
         if (field, name) == ("preset", "<script>"):
             continue
-        with pytest.raises(ValueError, match=f"^{field}=.*: (possible are|a name is needed)"):
+        with pytest.raises(ValueError, match=f"^{field}=.*: (choose from|a name is needed)"):
             replace(base, **{field: name})
-    with pytest.raises(ValueError, match=r"^head=.*possible are"):
+    with pytest.raises(ValueError, match=r"^head=.*choose from"):
         CompareConfig(preset="x", data="multi-digits", heads=(name,))
     with pytest.raises(ValueError, match=r"^(seed|seeds)="):
         RunConfig(preset="x", data="multi-digits", seed=name)

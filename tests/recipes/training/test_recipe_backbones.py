@@ -58,9 +58,9 @@ def test_any_model_of_timm_is_a_backbone(name):
 
 
 def test_unknown_backbones_and_images_that_are_too_small_are_named():
-    with pytest.raises(ValueError, match=r"backbone='vgg12': possible are cnn, .* timm/NAME"):
+    with pytest.raises(ValueError, match=r"backbone='vgg12': choose from cnn, .* timm/NAME"):
         replace(PRESETS["multi-digits"][1], backbone="vgg12")
-    with pytest.raises(ValueError, match="backbone='timm/nonesuch': possible are"):
+    with pytest.raises(ValueError, match="backbone='timm/nonesuch': choose from"):
         backbone("timm/nonesuch")
     with pytest.raises(ValueError, match=r"vgg needs images of at least 32 x 32 pixels.* 31 x 40"):
         backbone("vgg11")((3, 40, 31), 8, 8)
