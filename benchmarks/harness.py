@@ -90,7 +90,7 @@ def _report_to(
 ) -> None:
     try:
         sender.send(measure(**arguments))
-    except Exception as error:  # noqa: BLE001 - told, whatever it is; the other entries go on
+    except Exception as error:  # noqa: BLE001 - reported, whatever it is; the other entries go on
         sender.send({"failed": f"{type(error).__name__}: {error}"})
 
 

@@ -160,14 +160,14 @@ def test_heads_of_replaced_classifiers(others):
             built(one).load_state_dict(built(other).state_dict())
 
 
-def test_loading_without_strict_keeps_the_head_and_tells():
+def test_loading_without_strict_keeps_the_head_and_reports_it():
     head, other = ETFHead(8, 3, orientation="hadamard"), ETFHead(8, 3)
     before = head.weight
     found = head.load_state_dict(other.state_dict(), strict=False)
     assert torch.equal(head.weight, before)
     assert not found.missing_keys
-    (told,) = found.unexpected_keys
-    assert "the checkpoint is of another head" in told
+    (reported,) = found.unexpected_keys
+    assert "the checkpoint is of another head" in reported
 
 
 @pytest.mark.parametrize("make", [lambda: ETFHead(8, 3), lambda: NearestETFHead(8, 3)])

@@ -54,7 +54,7 @@ class HeadAdapter(Recognised):
         return self.head.out_features
 
     def definition(self) -> dict[str, Any]:
-        """That a head is inside, which tells the rest itself."""
+        """A note that a head is inside; its own description follows."""
         name = f"{HeadAdapter.__name__}({class_name(self.head)})"
         return {"class": name, "channels_first": self.channels_first}
 
@@ -84,7 +84,7 @@ class TaskOutputs:
         self.channels_first = channels_first
 
     def __call__(self, model: nn.Module, _: Any, output: Any) -> Any:
-        """What the model returns instead."""
+        """The output that the model returns instead."""
         if isinstance(output, MutableMapping):
             names = [name for name in output if str(name).endswith("logits")] or list(output)
             for name in names:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from etf_heads.surgery._description import KEY, describe_heads, fixed_heads
-from etf_heads.surgery._seat import unwrapped
+from etf_heads.surgery._modules import unwrapped
 
 M = TypeVar("M", bound=nn.Module)
 

@@ -80,7 +80,7 @@ def _checkpoint_bytes(state: Mapping[str, Any]) -> int:
     views = {}
     for tensor in state.values():
         if isinstance(tensor, Tensor):
-            # Storages of the meta device have no address: they are told apart as objects.
+            # Storages of the meta device have no address: they are distinguished as objects.
             storage = tensor.untyped_storage()._cdata
             views[storage, tensor.storage_offset(), tensor.nbytes] = tensor.nbytes
     return sum(views.values())

@@ -17,7 +17,7 @@ from etf_heads.surgery._before import (
     layers_before,
     matrices,
 )
-from etf_heads.surgery._seat import unwrapped
+from etf_heads.surgery._modules import unwrapped
 
 _log = logging.getLogger(__name__)
 

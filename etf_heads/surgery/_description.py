@@ -13,16 +13,16 @@ from etf_heads._tasks import Tasks
 from etf_heads.heads import Head, check_frame, from_spec, same_head, to_spec
 from etf_heads.surgery._adapter import HeadAdapter, TaskOutputs
 from etf_heads.surgery._locate import is_classifier, names_of, width_and_classes
-from etf_heads.surgery._seat import (
+from etf_heads.surgery._modules import (
     adapted,
+    drop_following_relu,
     head_of,
     like_of,
     next_in_sequence,
-    seat,
+    put_module,
     set_task_outputs,
     task_outputs,
-    tell_class_count,
-    unclip,
+    update_class_count,
 )
 
 KEY = "etf_heads"
@@ -106,11 +106,11 @@ class Place:
         if module is None:
             return
         before = width_and_classes(model.get_submodule(self.names[0]))[1]
-        seat(model, self.names, module)
+        put_module(model, self.names, module)
         if self.unclipped:
             for name in self.names:
-                unclip(model, name)
-        tell_class_count(model, before, head_of(module).out_features)
+                drop_following_relu(model, name)
+        update_class_count(model, before, head_of(module).out_features)
 
     def check(self, model: nn.Module) -> None:
         """ValueError if the class vectors, once loaded, are not those that were described."""
@@ -210,4 +210,4 @@ def _check_shapes(head: nn.Module, name: str, file: Any) -> None:
             raise ValueError(f"the file has no {kept!r}")
         shape = tuple(file.get_slice(kept).get_shape())
         if shape != tuple(tensor.shape):
-            raise ValueError(f"{kept!r} has shape {shape}, needed is {tuple(tensor.shape)}")
+            raise ValueError(f"{kept!r} has shape {shape}, expected {tuple(tensor.shape)}")

@@ -11,7 +11,7 @@ from etf_heads.heads import Head
 from etf_heads.surgery._adapter import HeadAdapter
 
 Classifier = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d | Head | HeadAdapter
-"""What a classifier may be now; all have a width d and a number of classes."""
+"""Supported classifiers; all have a width d and a number of classes."""
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _SHOWN = 12  # candidates in an error message

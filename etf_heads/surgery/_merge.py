@@ -11,7 +11,7 @@ from etf_heads.surgery._adapter import HeadAdapter
 from etf_heads.surgery._configuration import update_config
 from etf_heads.surgery._description import fixed_heads
 from etf_heads.surgery._locate import names_of
-from etf_heads.surgery._seat import head_of, seat, unwrapped
+from etf_heads.surgery._modules import head_of, put_module, unwrapped
 
 M = TypeVar("M", bound=nn.Module)
 _CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
@@ -59,7 +59,7 @@ def merge(model: M, *, bias: bool = True) -> M:
         raise ValueError("model is a head itself: head.to_linear(bias=True) is what it merges to")
     plain = [_plain(names[0], module, bias) for names, module in merged]
     for (names, _), layer in zip(merged, plain, strict=True):
-        seat(inner, names, layer)
+        put_module(inner, names, layer)
     update_config(inner)
     return model
 

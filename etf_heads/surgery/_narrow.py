@@ -21,7 +21,7 @@ from etf_heads.surgery._locate import (
     names_of,
     width_and_classes,
 )
-from etf_heads.surgery._seat import like_of, seat
+from etf_heads.surgery._modules import like_of, put_module
 
 M = TypeVar("M", bound=nn.Module)
 _log = logging.getLogger(__name__)
@@ -223,7 +223,7 @@ def _pointwise(layer: Classifier, inputs: int, outputs: int, *, bias: bool) -> n
 
 
 def _put(model: nn.Module, layer: nn.Module, made: nn.Module) -> None:
-    seat(model, names_of(model, layer), made)
+    put_module(model, names_of(model, layer), made)
 
 
 def _check(model: nn.Module, layers: dict[str, Classifier], dim: int) -> None:

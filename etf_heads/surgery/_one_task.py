@@ -11,7 +11,7 @@ from torch import nn
 
 from etf_heads._tasks import Tasks
 from etf_heads.surgery._adapter import TaskOutputs
-from etf_heads.surgery._seat import task_outputs, unwrapped
+from etf_heads.surgery._modules import task_outputs, unwrapped
 
 M = TypeVar("M", bound=nn.Module)
 

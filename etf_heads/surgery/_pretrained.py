@@ -10,7 +10,7 @@ from torch import nn
 
 from etf_heads.heads import Head
 from etf_heads.surgery._description import KEY, put_heads, read_description
-from etf_heads.surgery._seat import head_of
+from etf_heads.surgery._modules import head_of
 
 _HUB = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder")
 _OF_MODEL = ("dtype", "torch_dtype", "quantization_config", "state_dict", "key_mapping")

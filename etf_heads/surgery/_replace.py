@@ -18,14 +18,14 @@ from etf_heads.surgery._locate import (
     names_of,
     width_and_classes,
 )
-from etf_heads.surgery._seat import (
+from etf_heads.surgery._modules import (
     adapted,
+    drop_following_relu,
     like_of,
+    put_module,
     returns_tasks,
-    seat,
     set_task_outputs,
-    tell_class_count,
-    unclip,
+    update_class_count,
 )
 
 M = TypeVar("M", bound=nn.Module)
@@ -108,12 +108,12 @@ def replace_head(
     before = width_and_classes(next(iter(layers.values())))[1]
     for name, layer in layers.items():
         names = names_of(model, layer)
-        seat(model, names, _adapted(layer, heads[name]))
+        put_module(model, names, _adapted(layer, heads[name]))
         for place in names:
-            unclip(model, place)
+            drop_following_relu(model, place)
     set_task_outputs(model, outputs)
     after = getattr(next(iter(heads.values())), "out_features", before)
-    tell_class_count(model, before, after)
+    update_class_count(model, before, after)
     return update_config(model)
 
 

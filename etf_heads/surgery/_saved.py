@@ -14,7 +14,7 @@ from torch import nn
 
 from etf_heads.surgery._configuration import update_config
 from etf_heads.surgery._description import KEY, describe_heads, put_heads, read_description
-from etf_heads.surgery._seat import unwrapped
+from etf_heads.surgery._modules import unwrapped
 
 M = TypeVar("M", bound=nn.Module)
 

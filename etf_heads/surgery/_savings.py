@@ -38,7 +38,7 @@ class Savings:
 
     @property
     def percent(self) -> dict[str, float | None]:
-        """What was saved in percent of before; None of nothing."""
+        """Savings in percent of before; None where that was zero."""
         return {
             name: 100 * saved / getattr(self.before, name) if getattr(self.before, name) else None
             for name, saved in self.saved.items()
@@ -82,7 +82,7 @@ def savings(
     after: nn.Module | ModelCosts,
     optimizer: OptimizerSpec = torch.optim.AdamW,
 ) -> Savings:
-    r"""What a change to a model saves: parameters, gradients, optimiser state, checkpoint.
+    r"""Savings of a change to a model: parameters, gradients, optimiser state, checkpoint.
 
     Everything is counted from shapes, so models may be on any device, and one that is too large
     for this machine can be built under ``torch.device("meta")``. Operations of this package

@@ -50,7 +50,7 @@ def examine(network: Network, data: ImageData, _: RunResult) -> dict[str, Any]:
 
 
 def judge(evidence: Evidence) -> list[Criterion]:
-    """Unequal tasks collapse as equal ones do; where samples are unequal, theory tells the angles.
+    """Unequal tasks collapse as equal ones do; where samples are unequal, theory gives the angles.
 
     A prediction that is closer to the learned cosines than the balanced ETFs are, but not by half,
     would not be worth its name.

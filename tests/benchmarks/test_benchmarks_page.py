@@ -118,7 +118,7 @@ def test_the_program_renders_without_measuring(results, tmp_path, capsys, monkey
     assert all(f'id="{b.name}"' in page.read_text("utf-8") for b in results)
 
 
-def test_the_program_measures_what_it_is_told_and_can(tmp_path, capsys, monkeypatch):
+def test_the_program_measures_what_it_is_asked_and_can(tmp_path, capsys, monkeypatch):
     ran = []
     monkeypatch.setattr(Benchmark, "run", lambda self: ran.append(self.name))
     monkeypatch.setattr("benchmarks.__main__.result_file", tmp_path.joinpath)

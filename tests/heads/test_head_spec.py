@@ -165,7 +165,7 @@ def spoilt():
     return head
 
 
-def test_a_normalisation_of_ones_own_is_told_and_not_made():
+def test_a_normalisation_of_ones_own_is_described_and_not_made():
     norm = nn.BatchNorm1d(8)
     spec = to_spec(ETFHead(8, 3, feature_norm=norm))
     assert same_head(spec, to_spec(ETFHead(8, 3, feature_norm=nn.BatchNorm1d(8))))

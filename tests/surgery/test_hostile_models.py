@@ -97,7 +97,7 @@ def test_a_pickle_in_place_of_a_model_is_not_unpickled(protocol, path, tmp_path)
     assert (tmp_path / "exploded").exists()
 
 
-def told(tmp_path):
+def header(tmp_path):
     """What a good file says of its heads, and its tensors."""
     path = tmp_path / "good.safetensors"
     save_model(network(ETFHead(16, 5)), path)
@@ -134,7 +134,7 @@ def told(tmp_path):
     ],
 )
 def test_hostile_specifications(edit, message, path, tmp_path):
-    spec, tensors = told(tmp_path)
+    spec, tensors = header(tmp_path)
     edit(spec)
     safetensors.torch.save_file(tensors, path, metadata={"etf_heads": json.dumps(spec)})
     refuse(path, message)

@@ -262,7 +262,10 @@ def tied():
             lambda: replace_head(tied(), at="out"),
             "'out' shares its weight with 'embedding.weight': .*Untie them first",
         ),
-        (lambda: replace_head(network()), "Sequential is no classifier of timm, .*such as at='2'"),
+        (
+            lambda: replace_head(network()),
+            "Sequential is not a classifier of timm, .*such as at='2'",
+        ),
     ],
 )
 def test_what_is_refused(call, message):

@@ -152,7 +152,7 @@ def test_a_file_is_moved_into_place_and_not_written_over(path):
     assert {entry.name for entry in path.parent.iterdir()} == {"former", path.name}
 
 
-def told(path):
+def description(path):
     with safetensors.safe_open(path, "pt") as file:
         return json.loads(file.metadata()["etf_heads"])
 
@@ -160,7 +160,7 @@ def told(path):
 def rewrite(path, edit=None, tensors=None, raw=None):
     """The same file with another specification or other tensors."""
     kept = safetensors.torch.load_file(path)
-    spec = told(path)
+    spec = description(path)
     if edit is not None:
         edit(spec)
     text = json.dumps(spec) if raw is None else raw
@@ -169,7 +169,7 @@ def rewrite(path, edit=None, tensors=None, raw=None):
 
 def test_the_specification_is_json_in_the_header(path):
     save_model(replace_head(network(), {"a": 3, "b": 2}, at="2"), path)
-    spec = told(path)
+    spec = description(path)
     assert spec["format"] == 1
     (place,) = spec["heads"]
     assert place["names"] == ["2"]
@@ -232,7 +232,7 @@ def test_sizes_that_the_file_does_not_have_are_refused_before_memory_is_taken(pa
         del arguments["solver"], arguments["proximal"]
 
     rewrite(path, enormous, {"2.vectors": torch.zeros(5, 16)})
-    with pytest.raises(ValueError, match=r"has shape \(5, 16\), needed is \(100000000000, 16\)"):
+    with pytest.raises(ValueError, match=r"has shape \(5, 16\), expected \(100000000000, 16\)"):
         load_model(network(), path)
 
 

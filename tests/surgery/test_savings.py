@@ -139,7 +139,7 @@ def test_a_fixed_head_saves_its_linear_layer(features, classes, bias):
     assert math.isclose(found.percent["parameters"], 100 * head / (head + 4 * features))
 
 
-def test_the_result_is_told_as_table_dict_and_line():
+def test_the_result_prints_as_table_dict_and_line():
     before, after = nn.Linear(100, 10), nn.Linear(100, 10, bias=False)
     found = savings(before, after, "SGD")
     assert str(found).splitlines() == [
@@ -153,13 +153,13 @@ def test_the_result_is_told_as_table_dict_and_line():
     assert found.line().startswith("parameters 1,010 -> 1,000 (-0.99%); ")
     assert "optimiser state, bytes 0 -> 0;" in found.line()
     assert "\n" not in found.line()
-    told = json.loads(json.dumps(found.to_dict(), allow_nan=False))
-    assert ModelCosts(**told["before"]) == found.before
-    assert told["saved"]["gradient_bytes"] == 40
-    assert told["percent"]["optimizer_state_bytes"] is None
+    found_dict = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert ModelCosts(**found_dict["before"]) == found.before
+    assert found_dict["saved"]["gradient_bytes"] == 40
+    assert found_dict["percent"]["optimizer_state_bytes"] is None
 
 
-def test_more_is_told_as_more():
+def test_an_increase_is_shown_as_more():
     found = savings(nn.Linear(4, 4, bias=False), nn.Linear(4, 8, bias=False))
     assert found.saved["parameters"] == -16
     assert found.percent["parameters"] == -100

@@ -100,7 +100,7 @@ def test_a_checkpoint_of_another_fixed_head_is_not_noticed(tmp_path):
 
 @pytest.mark.parametrize("name", ["test_efficientnet", "test_vit"])
 def test_layer_decay_counts_one_layer_less_than_with_a_learned_head(name):
-    # As the README tells: timm gives the last layer that has parameters the whole rate.
+    # As the documentation says: timm gives the last layer that has parameters the whole rate.
     def rates(model):
         optimizer = timm.optim.create_optimizer_v2(model, "adamw", lr=1.0, layer_decay=0.5)
         names = {id(p): name for name, p in model.named_parameters()}

@@ -1,4 +1,4 @@
-"""Putting heads in the places of layers, with all that follows from it for the model."""
+"""Replacement of modules in a model, and the model's task outputs and class counts."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def _inside(model: nn.Module) -> Any:
     return model.module if isinstance(model, _PARALLEL) else getattr(model, "_orig_mod", None)
 
 
-def seat(model: nn.Module, names: Iterable[str], module: nn.Module) -> None:
-    """Put one module, a head or an adapter, in all places of these names."""
+def put_module(model: nn.Module, names: Iterable[str], module: nn.Module) -> None:
+    """Set one module, a head or an adapter, under all of these names."""
     for name in names:
         model.set_submodule(name, module)
 
@@ -45,8 +45,8 @@ def next_in_sequence(model: nn.Module, name: str) -> str | None:
     return f"{prefix}.{after[0]}".removeprefix(".")
 
 
-def unclip(model: nn.Module, name: str) -> None:
-    """Take away a ReLU right behind a head: half of the logits of an ETF are negative."""
+def drop_following_relu(model: nn.Module, name: str) -> None:
+    """Replace a ReLU right after a head by the identity: half of an ETF's logits are negative."""
     after = next_in_sequence(model, name)
     if after is not None and isinstance(model.get_submodule(after), nn.ReLU):
         model.set_submodule(after, nn.Identity())
@@ -100,8 +100,8 @@ def set_task_outputs(model: nn.Module, outputs: TaskOutputs | None) -> None:
         model.register_forward_pre_hook(refuse_labels, with_kwargs=True)
 
 
-def tell_class_count(model: nn.Module, before: int, after: int) -> None:
-    """Update what the model says of its number of classes, where it said the former one."""
+def update_class_count(model: nn.Module, before: int, after: int) -> None:
+    """Update the number of classes that the model states, where it states the former one."""
     config = getattr(model, "config", None)
     for owner, name in ((model, "num_classes"), (model, "num_labels"), (config, "num_labels")):
         if before != after and getattr(owner, name, None) == before:
