@@ -3,7 +3,10 @@
 import os
 
 SECONDS = 5.0
-"""What the refusal of any one input may take; most take a millisecond."""
+"""Processor time that the refusal of any one input may take; most take a millisecond.
+
+Not the time of a clock on the wall, which other processes of the machine lengthen.
+"""
 
 
 class Bomb:

@@ -95,10 +95,18 @@ def resnet(image_shape: Shape, features: int, width: int, *, layers: int) -> nn.
         width: channels of the first stage; 64 is the original, the features of 8 times as many
             need no projection.
         layers: 18 or 34.
+
+    Raises:
+        ValueError: if a stage has fewer than 8 channels.
     """
     import timm
     from torch import nn
 
+    if width < 8:  # github.com/uxlfoundation/oneDNN/issues/6035: in its strided 1 x 1 convolutions
+        raise ValueError(
+            f"width={width}: a ResNet needs at least 8, since on CPUs with AVX2 convolutions of "
+            "fewer channels corrupt memory; or choose --backbone cnn"
+        )
     stages = tuple(width * factor for factor in (1, 2, 4, 8))
     network: Any = timm.create_model(f"resnet{layers}", num_classes=0, channels=stages)
     stem = nn.Conv2d(image_shape[0], network.conv1.out_channels, 3, padding=1, bias=False)

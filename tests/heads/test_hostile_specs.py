@@ -79,12 +79,12 @@ def put(spec, at, value):
 
 def outcome(spec, width):
     """What comes of it: a head or an error, in no time."""
-    start = time.monotonic()
+    start = time.process_time()
     try:
         found = from_spec(spec, width)
     except ValueError as error:
         found = error
-    assert time.monotonic() - start < SECONDS
+    assert time.process_time() - start < SECONDS
     return found
 
 
@@ -133,9 +133,9 @@ def test_unknown_cross_task_is_refused_in_the_code_too():
 
 
 def test_many_tasks_are_as_quick_as_they_are_many():
-    start = time.monotonic()
+    start = time.process_time()
     slices = Tasks.parse([2] * 50_000).slices
-    assert time.monotonic() - start < SECONDS
+    assert time.process_time() - start < SECONDS
     assert slices[-1] == slice(99_998, 100_000)
 
 

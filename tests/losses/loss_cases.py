@@ -6,8 +6,9 @@ is in NumPy, a task and a sample at a time.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import cycle, islice, product, repeat
 from typing import Any
 
 import numpy as np
@@ -178,6 +179,23 @@ HEADS = [
     Learned(12, _TASKS, options={"bias": True}),
     Learned(12, [2, 3, 9]),
 ]
+
+KINDS = [HEADS[i] for i in (1, 2, 8, 9, 10, 11, 12, -4, -1)]
+"""A head of each kind: one task, normalised with biases, several tasks, independent, of lengths of
+their own, without logits for one task and for several, learned in one layer and in several."""
+
+
+def covering(each: int) -> Iterator[tuple[LossCase, HeadCase]]:
+    """Pairs for laws that do not depend on the pair: each loss and kind of head, each head.
+
+    Args:
+        each: how many losses each other head meets, in turn.
+    """
+    yield from product(LOSSES, KINDS)
+    losses = cycle(LOSSES)
+    for case in HEADS:
+        if case not in KINDS:
+            yield from zip(islice(losses, each), repeat(case))
 
 
 def dense(head: Any) -> tuple[Tasks, np.ndarray, np.ndarray]:

@@ -32,10 +32,9 @@ def gradients(loss, head, h):
 
 
 @pytest.mark.parametrize("case", EVERY_HEAD, ids=str)
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_the_loss_is_the_sum_of_the_tasks_cross_entropies(case, smoothing):
+def test_the_loss_is_the_sum_of_the_tasks_cross_entropies(case):
     head = case.make()
-    for shape in [(5,), (2, 3, 4)]:
+    for shape, smoothing in [((5,), 0.0), ((2, 3, 4), 0.1)]:
         h, labels = features(case, *shape).requires_grad_(), random_labels(case.sizes, *shape)
         ours = CompoundCrossEntropy(label_smoothing=smoothing)(h, head, labels)
         # a batch normalisation counts each batch, but normalises with its own statistics

@@ -108,10 +108,10 @@ def test_files_that_are_none_are_skipped_with_a_warning(stopped):
 
 
 def skipped(config):
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.warns(UserWarning, match="skipping the checkpoint"):
         assert newest_checkpoint(config) is None
-    assert time.monotonic() - start < SECONDS
+    assert time.process_time() - start < SECONDS
 
 
 @pytest.mark.parametrize("text", ["[]", "null", "[" * 100_000, '{"lr": NaN}', "{}"])
@@ -171,7 +171,7 @@ TASKS = {
 def test_hostile_files_of_tasks_are_refused(name, tmp_path):
     path = tmp_path / "tasks.json"
     path.write_text(TASKS[name])
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(ValueError, match=r"tasks\.json"):
         read_tasks(path, ["x", "y"])
-    assert time.monotonic() - start < SECONDS
+    assert time.process_time() - start < SECONDS

@@ -66,6 +66,8 @@ def test_unknown_backbones_and_images_that_are_too_small_are_named():
         backbone("vgg11")((3, 40, 31), 8, 8)
     with pytest.raises(ValueError, match="cnn needs images of at least 4 x 4"):
         backbone("cnn")((3, 3, 8), 8, 8)
+    with pytest.raises(ValueError, match=r"width=7: a ResNet needs at least 8, .*--backbone cnn"):
+        backbone("resnet18")((3, 32, 32), 8, 7)
     with pytest.raises(ValueError, match=r"'timm/vit_tiny_patch16_224' cannot take images"):
         backbone("timm/vit_tiny_patch16_224")((3, 8, 8), 8, 8)
 
