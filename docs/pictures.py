@@ -20,7 +20,7 @@ def svg(width: int, height: int, title: str, parts: list[str]) -> str:
     """A whole file; the title is what a screen reader says."""
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" '
-        f'font-family="sans-serif" font-size="13" fill="{GREY}"><title>{title}</title>'
+        f'font-family="sans-serif" font-size="16" fill="{GREY}"><title>{title}</title>'
         f"{''.join(parts)}</svg>\n"
     )
 
@@ -64,7 +64,7 @@ def compound() -> str:
     """Cosines between the class vectors of three tasks."""
     head = CompoundETFHead(16, {"five": 5, "four": 4, "three": 3}, dtype=torch.float64)
     gram = head.weight @ head.weight.T
-    side, left = 24, 70
+    side, left = 24, 90
     parts = [
         f'<rect x="{left + side * j}" y="{10 + side * i}" width="{side - 1}" height="{side - 1}" '
         f'fill="{BLUE if value > 0 else ORANGE}" fill-opacity="{abs(value):.2f}" '
@@ -74,7 +74,7 @@ def compound() -> str:
     ]
     for name, middle in zip(("5 classes", "4 classes", "3 classes"), (2.5, 7, 10.5), strict=True):
         parts.append(text(left - 8, 14 + side * middle, name, "end"))
-    notes = ("1: a class vector with itself", "-1/(K - 1): within a task", "0: between tasks")
+    notes = ("1: with itself", "-1/(K - 1): within a task", "0: between tasks")
     for row, (note, (colour, opacity)) in enumerate(
         zip(notes, ((BLUE, 1), (ORANGE, 0.33), (GREY, 0)), strict=True)
     ):
