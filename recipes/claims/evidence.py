@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -54,7 +55,11 @@ def gather(claim: Claim, request: Request) -> dict[str, Any]:
     """
     plan, place = claim.plans[request.size], request.output / claim.name / request.size
     runs = [
-        (name, variant.run, _config(plan, variant, place / f"{name}-seed{seed}", seed, request))
+        (
+            name,
+            variant.run,
+            _config(plan, variant, directory(place, f"{name}-seed{seed}"), seed, request),
+        )
         for seed in request.seeds or plan.seeds
         for name, variant in plan.variants.items()
     ]
@@ -74,13 +79,19 @@ def _tuned(plan: Plan, place: Path, request: Request) -> dict[str, Tuned]:
     searches = {
         name: (
             partial(tune, trials=plan.trials, train=variant.run),
-            _config(plan, variant, place / f"{name}-tuning", TRIAL_SEED, request),
+            _config(plan, variant, directory(place, f"{name}-tuning"), TRIAL_SEED, request),
         )
         for name, variant in plan.variants.items()
         if plan.trials and variant.tuned
     }
     found = train_all(list(searches.values()), request.jobs) if searches else []
     return dict.fromkeys(plan.variants, Tuned((), {})) | dict(zip(searches, found, strict=True))
+
+
+def directory(place: Path, name: str) -> Path:
+    """Where the runs of a variant are: a name that every system takes, or as it was before that."""
+    former = place / name
+    return former if former.exists() else place / re.sub(r'[<>:"/\\|?*]', "", name)
 
 
 def judged(claim: Claim, size: Size, evidence: dict[str, list[Record]]) -> dict[str, Any]:

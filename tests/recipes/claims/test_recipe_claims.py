@@ -14,7 +14,7 @@ from scipy import stats
 from recipes.claims import CLAIMS, find_claim
 from recipes.claims.claim import Claim, Criterion, Plan, Variant, overall
 from recipes.claims.defaults import VARIANTS as DEFAULTS
-from recipes.claims.evidence import Request, gather, judged
+from recipes.claims.evidence import Request, directory, gather, judged
 from recipes.claims.report import numbers_table, verdict, write_claim
 from recipes.paper import main
 from recipes.storage import read_json
@@ -389,3 +389,12 @@ def test_a_head_fixed_midway_ends_without_head_weights(tmp_path):
     (found,) = gather(claim, request(tmp_path, seeds=(0,)))["evidence"]["midway"]
     assert found["counts"]["head_parameters"] <= 21  # biases, and one scale
     assert len(found["history"]) == 2  # from before its epoch, and after it
+
+
+def test_directories_have_names_that_every_system_takes(tmp_path):
+    assert directory(tmp_path, "long tail: learned, ntce-seed3").name == (
+        "long tail learned, ntce-seed3"
+    )
+    former = tmp_path / "long tail: fixed-seed3"
+    former.mkdir()
+    assert directory(tmp_path, former.name) == former
