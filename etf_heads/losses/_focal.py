@@ -23,7 +23,8 @@ class CompoundFocal(LogitLoss):
 
     Lin, Goyal, Girshick, He and Dollár, "Focal loss for dense object detection" (ICCV 2017).
     Balanced tasks end in the same geometry as under cross-entropy (Zhou et al., "Are all losses
-    created equal: a neural collapse perspective", NeurIPS 2022), with smaller logit gaps.
+    created equal: a neural collapse perspective", NeurIPS 2022), with smaller logit
+    gaps: :class:`etf_heads.theory.Focal` says which.
 
     Args:
         gamma: :math:`\gamma`, at least 0; 0 is cross-entropy.

@@ -24,7 +24,7 @@ class CompoundSquaredError(LogitLoss):
     in classification tasks" (ICLR 2021), with :math:`\kappa e_y` there. Logits of class vectors
     that sum to zero, as those of a simplex ETF do, sum to zero: targets that do not need a bias,
     and without one several tasks share a mean direction. With centred targets no bias is needed
-    and balanced tasks end in a compound ETF.
+    and balanced tasks end in a compound ETF: :class:`etf_heads.theory.SquaredError` says which.
 
     Args:
         target: :math:`\kappa`, the logit gap asked for.

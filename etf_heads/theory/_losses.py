@@ -65,6 +65,8 @@ class CrossEntropy(GapLoss):
     .. math:: \varphi(a) = \log(1 + (K-1) e^{-a}) + \alpha \tfrac{K-1}{K} a, \qquad
               a = \log\left(\frac{1}{q + \alpha/K} - (K-1)\right)
 
+    To train with it take :class:`etf_heads.losses.CompoundCrossEntropy`.
+
     The head is zero from :math:`q = (1-\alpha)/K` on. With α > 0 the gap stays finite without
     regularisation: :math:`\log(K/\alpha - (K-1))`.
 
@@ -122,7 +124,7 @@ class SquaredError(GapLoss):
 
     With the target :math:`\kappa e_k` and free biases the minimum is the same; without biases
     several tasks would share a direction for the mean of their targets, and the optimum would be
-    no compound ETF.
+    no compound ETF. To train with it take :class:`etf_heads.losses.CompoundSquaredError`.
 
     .. math:: \varphi(a) = \tfrac12 \left(1 - \tfrac1K\right) (a - \kappa)^2, \qquad
               a = [\kappa - K q]_+
@@ -179,6 +181,7 @@ class Focal(GapLoss):
     unless a = 0 is better. φ is concave for small p (γ = 1: p < 0.0432; 2: 0.0578; 3: 0.0575): with
     many classes the gap does not open at the zero-head threshold but jumps. The threshold is
     :math:`(K-1)\, q^* = \max_a (\varphi(0) - \varphi(a))/a`.
+    To train with it take :class:`etf_heads.losses.CompoundFocal`.
 
     Args:
         gamma: γ >= 0; 0 is cross-entropy.

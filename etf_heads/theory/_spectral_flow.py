@@ -47,7 +47,7 @@ def spectral_flow(singular_values: Tensor, times: Tensor, *, decay: float = 0.0)
 
     Raises:
         ValueError: if K is no power of two, a singular value or the decay is negative, or the
-            times do not increase.
+            times are not finite or do not increase.
 
     Example:
         >>> start = torch.tensor([1.0, 0.5, 0.6, 0.4])
@@ -65,9 +65,9 @@ def spectral_flow(singular_values: Tensor, times: Tensor, *, decay: float = 0.0)
         raise ValueError(f"decay must be zero or a positive number, got {decay!r}")
     signs = hadamard(len(s)) * math.sqrt(len(s))  # entries ±1; raises unless K = 2^m
     times = times.double()
-    if times.ndim != 1 or (times < 0).any() or (times.diff() < 0).any():
-        raise ValueError("times must be one dimension of increasing numbers, none negative")
-    flow = _Flow(signs, decay)
+    possible = times.isfinite() & (times >= 0)
+    if times.ndim != 1 or not possible.all() or (times.diff() < 0).any():
+        raise ValueError("times must be one dimension of increasing finite numbers, none negative")
     flow = _Flow(signs[:, 1:], decay)
     found, now, step = [], math.log(_FIRST_TIME), 0.1
     logs = s[1:].log()  # zeros stay at minus infinity

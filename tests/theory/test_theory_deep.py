@@ -270,6 +270,7 @@ def test_critical_points_of_given_starts():
         (lambda: hadamard_init(4, 4, -1.0), "singular_values must be one number, or 4"),
         (lambda: spectral_flow(-torch.ones(4), torch.ones(1)), "none negative"),
         (lambda: spectral_flow(torch.ones(4), torch.tensor([2.0, 1.0])), "increasing"),
+        (lambda: spectral_flow(torch.ones(4), torch.tensor([1.0, torch.inf])), "finite"),
         (lambda: spectral_flow(torch.ones(4), torch.ones(1), decay=-1.0), "decay must be zero or"),
         (lambda: spectral_flow(torch.ones(6), torch.ones(1)), "size=6 is not a power of two"),
         (
