@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from etf_heads._tasks import positive_int
 from etf_heads.codes import AssignedCode, BasesCode, Code, SimplexCode
-from etf_heads.heads._fixed import FixedHead
+from etf_heads.heads._fixed import FixedHead, on_device
 
 Method = Literal["nearest", "hierarchical"]
 _ROUNDS = 64
@@ -91,7 +91,7 @@ def assign_classes(
     if larger is not None:
         if larger.columns != own.columns:
             raise ValueError(f"code has {larger.columns} columns, the head's {own.columns}")
-        base = larger.to(device=directions.device)
+        base = on_device(larger, directions.device)
     assigned = AssignedCode(base, head.tasks)
     generator = torch.Generator().manual_seed(seed)
     found: list[Tensor] = []

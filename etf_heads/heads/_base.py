@@ -16,8 +16,8 @@ from etf_heads._tasks import Tasks, TaskSpec, positive_int
 from etf_heads._tracing import call_recorded, is_symbolic, is_traced
 from etf_heads.heads._feature_norm import (
     FeatureNorm,
-    feature_norm,
     folded,
+    make_norm,
     norm_name,
     normalised,
 )
@@ -76,7 +76,7 @@ class Head(Recognised, Specified):
         self.tasks = Tasks.parse(tasks)
         self.in_features = positive_int(in_features, "in_features")
         self.out_features = self.tasks.total
-        self.norm = _make_norm(feature_norm, in_features, device, dtype)
+        self.norm = make_norm(feature_norm, in_features, device=device, dtype=dtype)
         # An empty tensor that .to(...) moves along: the only way for a module without tensors
         # to know which device and dtype its dense form should have.
         self.register_buffer("_like", torch.empty(0, device=device, dtype=dtype), persistent=False)
@@ -291,13 +291,3 @@ class Head(Recognised, Specified):
             f"in_features={self.in_features}, out_features={self.out_features}, "
             f"bias={self.bias is not None}, scale={learned}{self.options()['scale']:g}"
         )
-
-
-def _make_norm(
-    kind: FeatureNorm,
-    in_features: int,
-    device: torch.device | str | None,
-    dtype: torch.dtype | None,
-) -> nn.Module | None:
-    # A method parameter of the same name hides the function inside __init__.
-    return feature_norm(kind, in_features, device=device, dtype=dtype)

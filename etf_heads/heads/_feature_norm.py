@@ -103,6 +103,10 @@ def feature_norm(
     )
 
 
+make_norm = feature_norm
+"""The same function for constructors, whose argument hides the name above."""
+
+
 def flattened(norm: _BatchNorm, forward: Callable[[Tensor], Tensor], features: Tensor) -> Tensor:
     """Features (..., d) through a batch normalisation, whose forward takes (N, d)."""
     if is_recorded() and not norm.training and norm.running_mean is not None:

@@ -97,7 +97,7 @@ class FixedHead(Head):
         )
         self.orientation = basis
         # Not "code": torch puts the source of traced modules on an attribute of that name.
-        self.codebook = _on(code, device)
+        self.codebook = on_device(code, device)
 
     @property
     def code(self) -> Code:
@@ -223,7 +223,7 @@ class FixedHead(Head):
         return self.orientation.lift(self.codebook.vectors(indices, dtype=dtype))
 
 
-def _on(code: Code, device: torch.device | str | None) -> Code:
+def on_device(code: Code, device: torch.device | str | None) -> Code:
     """The code on a device: itself if it is there, since it may be in use elsewhere, or a copy."""
     if device is None or all(b.device == torch.device(device) for b in code.buffers()):
         return code

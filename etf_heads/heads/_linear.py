@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from etf_heads._tasks import Tasks, TaskSpec, positive_int
-from etf_heads.heads._feature_norm import FeatureNorm, feature_norm
+from etf_heads.heads._feature_norm import FeatureNorm, make_norm, normalised
 
 
 class LinearHead(nn.Module):
@@ -62,7 +62,7 @@ class LinearHead(nn.Module):
         self.in_features = positive_int(in_features, "in_features")
         self.tasks = Tasks.parse(tasks_or_classes, "tasks_or_classes")
         self.out_features = self.tasks.total
-        self.norm = make_norm(feature_norm, in_features, device, dtype)
+        self.norm = make_norm(feature_norm, in_features, device=device, dtype=dtype)
         size = (self.out_features, in_features)
         self.weight = nn.Parameter(torch.empty(size, device=device, dtype=dtype))
         self.bias = (
@@ -81,10 +81,12 @@ class LinearHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor | dict[str, Tensor] | tuple[Tensor, ...]:
         """Logits: (..., d) -> (..., K_t), one tensor a task."""
-        if self.norm is not None:
-            features = self.norm(features)
-        logits = F.linear(features, self.weight, self.bias)
+        logits = F.linear(self.prepare(features), self.weight, self.bias)
         return self.tasks.pack(logits.split(self.tasks.sizes, -1))
+
+    def prepare(self, features: Tensor) -> Tensor:
+        """Features as the class vectors meet them, normalised: (..., d) -> (..., d)."""
+        return features if self.norm is None else normalised(self.norm, features)
 
     def task_weight(self, task: str | int) -> Tensor:
         """Class vectors of one task, (K_t, d)."""
@@ -109,13 +111,3 @@ class LinearHead(nn.Module):
             f"in_features={self.in_features}, out_features={self.out_features}, "
             f"bias={self.bias is not None}"
         )
-
-
-def make_norm(
-    kind: FeatureNorm,
-    in_features: int,
-    device: torch.device | str | None,
-    dtype: torch.dtype | None,
-) -> nn.Module | None:
-    """The module of a normalisation: a constructor's argument hides the function of its name."""
-    return feature_norm(kind, in_features, device=device, dtype=dtype)

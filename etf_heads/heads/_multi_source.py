@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from etf_heads._labels import NO_LABEL, Labels, stack_labels
 from etf_heads._tasks import Tasks
 from etf_heads.heads._base import Head
-from etf_heads.heads._feature_norm import FeatureNorm
-from etf_heads.heads._linear import make_norm
+from etf_heads.heads._feature_norm import FeatureNorm, make_norm, normalised
 from etf_heads.heads._observing import ObservingHead
 
 
@@ -68,7 +67,7 @@ class MultiSourceHead(nn.Module):
         self.tasks = Tasks(tuple(part.tasks.total for part in parts), names)
         self.in_features, self.out_features = widths[0], self.tasks.total
         like = parts[0]._like
-        self.norm = make_norm(feature_norm, self.in_features, like.device, like.dtype)
+        self.norm = make_norm(feature_norm, self.in_features, device=like.device, dtype=like.dtype)
         self.heads = nn.ModuleList(parts)
 
     def forward(
@@ -82,8 +81,7 @@ class MultiSourceHead(nn.Module):
                 that follow the class means observe their own task's samples first, and the logits
                 of all others are 0 then.
         """
-        if self.norm is not None:
-            features = self.norm(features)
+        features = self.prepare(features)
         columns: Sequence[Tensor | None] = [None] * len(self.heads)
         if labels is not None and self.training:
             columns = stack_labels(labels, self.tasks, tuple(features.shape[:-1])).unbind(-1)
@@ -94,6 +92,10 @@ class MultiSourceHead(nn.Module):
         packed = self.tasks.pack(logits)
         assert not isinstance(packed, Tensor)  # noqa: S101 (tasks have names, or are listed)
         return packed
+
+    def prepare(self, features: Tensor) -> Tensor:
+        """Features as the class vectors meet them, normalised: (..., d) -> (..., d)."""
+        return features if self.norm is None else normalised(self.norm, features)
 
     @property
     def weight(self) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,12 +26,14 @@ class LinearClassifier:
         weight: class vectors (sum K_t, d).
         bias: (sum K_t,), or None.
         norm: normalisation of the features, or None.
+        normalise: how it is applied.
     """
 
     tasks: Tasks
     weight: Tensor
     bias: Tensor | None
     norm: nn.Module | None = None
+    normalise: Callable[[Tensor], Tensor] | None = None
     softmax_geometry: None = None
 
     def prepare(self, features: Tensor) -> Tensor:
@@ -40,7 +42,7 @@ class LinearClassifier:
             raise ValueError(
                 f"features have {features.shape[-1]} entries, the head takes {self.weight.shape[1]}"
             )
-        return features if self.norm is None else self.norm(features)
+        return features if self.normalise is None else self.normalise(features)
 
     def all_logits(self, features: Tensor) -> Tensor:
         """Logits of all tasks side by side: (..., d) -> (..., sum K_t)."""
@@ -85,7 +87,9 @@ def classifier_of(head: AnyHead) -> Classifier:
     if tasks.total != len(weight):
         raise ValueError(f"head has {len(weight)} class vectors for {tasks.total} classes")
     bias, norm = getattr(given, "bias", None), getattr(given, "norm", None)
-    return LinearClassifier(tasks, weight, bias, norm if isinstance(norm, nn.Module) else None)
+    if not isinstance(norm, nn.Module):
+        return LinearClassifier(tasks, weight, bias)
+    return LinearClassifier(tasks, weight, bias, norm, getattr(given, "prepare", norm))
 
 
 def _joined(layers: dict[str, Any] | list[Any]) -> LinearClassifier:

@@ -1,5 +1,7 @@
 """LinearHead is ``nn.Linear`` with the interface of the fixed heads."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -60,3 +62,17 @@ def test_losses_take_it_with_missing_labels():
 def test_sizes_that_are_not_possible_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         LinearHead(*arguments)
+
+
+@pytest.mark.parametrize("shape", [(8,), (4, 5), (6, 6)], ids=str)
+def test_synchronised_batch_normalisation_takes_features_of_any_shape(shape):
+    head = LinearHead(6, TASKS, feature_norm="batch")
+    twin = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(head))
+    assert isinstance(twin.norm, nn.SyncBatchNorm)
+    features = 5 + 3 * torch.randn(*shape, 6)
+    labels = torch.randint(3, (*shape, 2))
+    for logits, expected in zip(twin(features).values(), head(features).values(), strict=True):
+        torch.testing.assert_close(logits, expected)
+    criterion = CompoundCrossEntropy()
+    expected = criterion(features, head, labels)
+    torch.testing.assert_close(criterion(features, twin, labels), expected)

@@ -91,3 +91,11 @@ def test_biases_are_zero_where_a_head_has_none():
 def test_heads_that_do_not_fit_are_named(heads, message):
     with pytest.raises(ValueError, match=message):
         MultiSourceHead(heads)
+
+
+def test_synchronised_batch_normalisation_takes_features_of_any_shape():
+    head = MultiSourceHead(parts(), feature_norm="batch")
+    twin = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(head))
+    features = 5 + 3 * torch.randn(6, 6, 6)
+    for task, logits in twin(features).items():
+        torch.testing.assert_close(logits, head(features)[task])
