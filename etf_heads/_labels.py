@@ -61,6 +61,14 @@ def check_range(labels: Tensor, tasks: Tasks, *, no_label: int | None = None) ->
             )
 
 
+def checked_by_device(labels: Tensor, size: int) -> Tensor:
+    """Labels as they are; one outside of 0 to size - 1 is an error of the device, not waited for.
+
+    For what would make a class vector of any number: a formula, or an index that may be negative.
+    """
+    return labels + labels.new_zeros(1).expand(size).gather(0, labels.flatten()).view_as(labels)
+
+
 def _way_out(low: int, no_label: int | None) -> str:
     if no_label is None:
         return "; leave out samples without a label"

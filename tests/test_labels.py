@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from etf_heads._labels import NO_LABEL, check_labels
+from etf_heads._labels import NO_LABEL, check_labels, checked_by_device
 from etf_heads._tasks import Tasks
 
 TASKS = Tasks.parse({"shape": 3, "colour": 2})
@@ -41,3 +41,11 @@ def test_other_numbers_are_refused(column, message):
 
 def test_no_samples_are_in_range():
     assert check_labels(torch.empty(0, 2, dtype=torch.int32), TASKS, (0,)).shape == (0, 2)
+
+
+def test_labels_that_the_device_refuses():
+    labels = torch.tensor([[0, 2], [1, 0]])
+    assert torch.equal(checked_by_device(labels, 3), labels)
+    for wrong in (-1, 3):
+        with pytest.raises(RuntimeError, match=f"index {wrong} is out of bounds"):
+            checked_by_device(torch.tensor([0, wrong]), 3)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from etf_heads._labels import NO_LABEL
+from etf_heads._labels import NO_LABEL, checked_by_device
 from etf_heads._tasks import TaskWeights, positive_int
 from etf_heads.losses._classifiers import Classifier
 from etf_heads.losses._sphere import (
@@ -53,7 +53,7 @@ class _BatchContrast(TaskLoss):
 
     def _of_task(self, features: Tensor, head: Classifier, task: int, labels: Tensor) -> Tensor:
         labelled = labels != self.ignore_index
-        labels = labels.where(labelled, 0)
+        labels = checked_by_device(labels.where(labelled, 0), head.tasks.sizes[task])
         # One sum a class, or one a sample, whichever are fewer: its class, and a sample's sum.
         count = min(head.tasks.sizes[task], len(labels))
         numbers = torch.arange(count, device=labels.device)

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from etf_heads._labels import NO_LABEL
 from etf_heads._tasks import TaskWeights
 from etf_heads._tracing import is_traced
+from etf_heads.heads import FixedHead
 from etf_heads.losses._classifiers import Classifier
 from etf_heads.losses._fused import FusedCrossEntropy
 from etf_heads.losses._streamed import streamed_cross_entropy, streams
@@ -24,6 +25,7 @@ class CrossEntropy(LogitLoss):
         options: as in :class:`TaskLoss`.
     """
 
+    streamed = True  # heads of many classes make no logits
     few_classes = 16  # a register's worth of numbers side by side: with fewer, tasks go there
 
     def __init__(self, *, label_smoothing: float = 0.0, **options: Any) -> None:
@@ -31,6 +33,22 @@ class CrossEntropy(LogitLoss):
         if not 0 <= label_smoothing <= 1:
             raise ValueError(f"label_smoothing must be from 0 to 1, got {label_smoothing!r}")
         self.label_smoothing = label_smoothing
+
+    def coordinates(self, features: Tensor, head: FixedHead) -> Tensor:
+        """What the code of a head makes the logits of: (..., d) -> (..., columns)."""
+        return head.coordinates(features)
+
+    def each(self, features: Tensor, head: Classifier, labels: Tensor) -> Tensor:
+        """Losses of labels (N, T), zero where there are none: (N, T)."""
+        if not (self.streamed and streams(head)):
+            return super().each(features, head, labels)
+        return streamed_cross_entropy(
+            self.coordinates(features, head),
+            head.code,
+            labels,
+            ignore_index=self.ignore_index,
+            smoothing=self.label_smoothing,
+        )
 
     def of_scores(self, scores: Tensor, targets: Tensor) -> Tensor:
         """Cross-entropies of scores (n, K, ...), zero where there is no label."""
@@ -70,6 +88,8 @@ class CompoundCrossEntropy(CrossEntropy):
 
         criterion(features, nn.Linear(64, 10), labels)
         criterion(features, nn.ModuleDict({"left": nn.Linear(64, 10), ...}), labels)
+
+    What it ends in is said by :class:`etf_heads.theory.CrossEntropy`, a function of logits.
 
     Args:
         task_weights: :math:`c_t`, by task name or in order; 1 each when None.
@@ -122,14 +142,6 @@ class CompoundCrossEntropy(CrossEntropy):
             task_weights=task_weights,
             ignore_index=ignore_index,
             reduction=reduction,
-        )
-
-    def each(self, features: Tensor, head: Classifier, labels: Tensor) -> Tensor:
-        """Losses of labels (N, T), zero where there are none: (N, T)."""
-        if not streams(head):
-            return super().each(features, head, labels)
-        return streamed_cross_entropy(
-            features, head, labels, ignore_index=self.ignore_index, smoothing=self.label_smoothing
         )
 
     def means(self, features: Tensor, head: Classifier, labels: Tensor) -> Tensor:

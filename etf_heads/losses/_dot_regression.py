@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from etf_heads._labels import checked_by_device
 from etf_heads.losses._classifiers import Classifier
 from etf_heads.losses._sphere import unit_class_vectors, unit_features, without_autocast
 from etf_heads.losses._task_loss import TaskLoss
@@ -51,8 +52,10 @@ class DotRegression(TaskLoss):
         with without_autocast(features):
             vectors = unit_features(head, features).flatten(0, -2)
             labelled = labels != self.ignore_index
+            columns = zip(labels.where(labelled, 0).unbind(1), head.tasks.sizes, strict=True)
+            classes = [checked_by_device(own, size) for own, size in columns]
             cosines = [
-                (unit_class_vectors(head, task, classes, vectors) * vectors).sum(-1)
-                for task, classes in enumerate(labels.where(labelled, 0).unbind(1))
+                (unit_class_vectors(head, task, own, vectors) * vectors).sum(-1)
+                for task, own in enumerate(classes)
             ]
             return ((torch.stack(cosines, dim=1) - 1).square() / 2).where(labelled, 0)

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from etf_heads._precision import at_least_float32
 from etf_heads._tasks import TaskWeights
 from etf_heads.heads import Head
 from etf_heads.losses._classifiers import AnyHead, Classifier, classifier_of
@@ -90,6 +91,7 @@ class FeaturePenalty(nn.Module):
                 f"the head normalises its features ({type(classifier.norm).__name__}): a penalty "
                 "on their length has no effect; set the scale of the head instead"
             )
+        features = features.to(at_least_float32(features.dtype))  # squares overflow in float16
         if self.task_weights is None:
             squares = features.square().sum(-1)
         elif classifier is None:

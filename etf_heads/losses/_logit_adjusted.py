@@ -79,6 +79,7 @@ class LogitAdjustedCrossEntropy(CrossEntropy):
         >>> loss = criterion(features, ETFHead(64, 3), labels)
     """
 
+    streamed = False
     prior: Tensor
 
     def __init__(
@@ -121,5 +122,5 @@ class LogitAdjustedCrossEntropy(CrossEntropy):
 def _by_task(counts: Any) -> list[ClassCounts]:
     if isinstance(counts, Mapping):
         return list(counts.values())
-    one_task = counts.ndim == 1 if isinstance(counts, Tensor) else isinstance(counts[0], int)
+    one_task = not len(counts) or torch.as_tensor(counts[0]).ndim == 0
     return [counts] if one_task else list(counts)

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from etf_heads._labels import NO_LABEL
 from etf_heads._tasks import TaskWeights
+from etf_heads.heads import FixedHead
 from etf_heads.losses._classifiers import Classifier
 from etf_heads.losses._cross_entropy import CrossEntropy
 from etf_heads.losses._sphere import check_temperature, cosines, unit_features, without_autocast
@@ -41,7 +42,8 @@ class NormalizedCrossEntropy(CrossEntropy):
 
     Note:
         Cosines are computed in float32 at least, under autocast as well. The cosine of a zero
-        vector is 0.
+        vector is 0. Heads of many classes (:class:`~etf_heads.SphericalCodeHead`) make no logits,
+        as in :class:`CompoundCrossEntropy`.
 
     Example:
         >>> import torch
@@ -74,6 +76,12 @@ class NormalizedCrossEntropy(CrossEntropy):
         """Cosines over the temperature, of all tasks: (..., sum K_t)."""
         with without_autocast(features):
             return cosines(head, unit_features(head, features)) / self.temperature
+
+    def coordinates(self, features: Tensor, head: FixedHead) -> Tensor:
+        """What a code of unit vectors makes these logits of: (..., d) -> (..., columns)."""
+        with without_autocast(features):
+            vectors = unit_features(head, features)
+            return head.orientation.project(vectors, 1 / self.temperature)
 
     def extra_repr(self) -> str:
         """Options, for ``print(module)``."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
+import torch
 from torch import Tensor, nn
 
+from etf_heads._labels import checked_by_device
 from etf_heads._precision import at_least_float32
 from etf_heads._tracing import is_traced
 from etf_heads.losses._classifiers import AnyHead, classifier_of
@@ -82,6 +84,8 @@ class PickAllLabelsCrossEntropy(nn.Module):
         looked_at = labels.device.type == "cpu" and not is_traced()  # on a GPU one would wait
         if looked_at and ((labels != 0) & (labels != 1)).any():
             raise ValueError("labels must be 0 or 1: a row is the set of labels of its sample")
+        if not looked_at and not (labels.is_floating_point() or labels.dtype == torch.bool):
+            labels = checked_by_device(labels.long(), 2)
         targets = labels.to(logits.dtype)
         counts = targets.sum(-1)
         losses = counts * logits.logsumexp(-1) - (targets * logits).sum(-1)

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 from typing_extensions import TypeIs
 
+from etf_heads._labels import checked_by_device
 from etf_heads._precision import at_least_float32
+from etf_heads.codes import Code
 from etf_heads.heads import FixedHead
 
 
@@ -17,9 +19,9 @@ def streams(head: object) -> TypeIs[FixedHead]:
 
 
 def streamed_cross_entropy(
-    features: Tensor, head: FixedHead, labels: Tensor, *, ignore_index: int, smoothing: float
+    coordinates: Tensor, code: Code, labels: Tensor, *, ignore_index: int, smoothing: float
 ) -> Tensor:
-    r"""Cross-entropies of each task, from features, in memory that no number of classes enters.
+    r"""Cross-entropies of each task, in memory that no number of classes enters.
 
     With scores z and the smoothing share ε a loss is
 
@@ -29,8 +31,8 @@ def streamed_cross_entropy(
     the class vectors of the labels, and in the third the two ends of each line cancel.
 
     Args:
-        features: (..., d).
-        head: of which :func:`streams` holds.
+        coordinates: of the features, of which the code makes the logits: (..., columns).
+        code: of a head of which :func:`streams` holds.
         labels: (samples, T).
         ignore_index: the label of samples that have none.
         smoothing: share of the target that is spread evenly over all classes.
@@ -38,13 +40,13 @@ def streamed_cross_entropy(
     Returns:
         (samples, T), of float32 at least, zero where there is no label.
     """
-    code = head.code
-    coordinates = head.coordinates(features).flatten(0, -2)
+    coordinates = coordinates.flatten(0, -2)
     coordinates = coordinates.to(at_least_float32(coordinates.dtype))
     losses = []
-    for task, rows in enumerate(head.tasks.slices):
+    for task, rows in enumerate(code.tasks.slices):
         labelled = labels[:, task] != ignore_index
-        classes = torch.where(labelled, labels[:, task], 0) + rows.start
+        own = torch.where(labelled, labels[:, task], 0)
+        classes = checked_by_device(own, rows.stop - rows.start) + rows.start
         target = code.vectors(classes, dtype=coordinates.dtype)
         if smoothing:
             mean = code.row_sum(task).to(target) / (rows.stop - rows.start)

@@ -84,3 +84,8 @@ def test_bad_heads():
         FeaturePenalty(1.0, task_weights=[1.0])(h)
     with pytest.raises(ValueError, match="task_weights has 2 entries for 1 tasks"):
         FeaturePenalty(1.0, task_weights=[1.0, 2.0])(h, ETFHead(64, 10))
+
+
+def test_squares_of_half_precision_do_not_overflow():
+    features = torch.full((2, 4), 300.0, dtype=torch.float16)
+    torch.testing.assert_close(FeaturePenalty(0.5)(features), torch.tensor(180_000.0))

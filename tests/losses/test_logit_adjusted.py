@@ -1,5 +1,6 @@
 """Cross-entropy of logits adjusted by class frequencies."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -63,3 +64,17 @@ def test_bad_input():
         LogitAdjustedCrossEntropy([5, 2])(h, ETFHead(8, 3), labels)
     with pytest.raises(ValueError, match="counts has 2 entries for 1 tasks"):
         LogitAdjustedCrossEntropy([[5, 2], [1, 1]])(h, ETFHead(8, 2), labels)
+
+
+@pytest.mark.parametrize(
+    "counts", [np.array([50, 20, 7]), [50.0, 20.0, 7.0]], ids=["numpy", "real"]
+)
+def test_counts_of_one_task_are_numbers_of_any_kind(counts):
+    head, features, labels = ETFHead(8, 3), torch.randn(5, 8), torch.arange(5) % 3
+    expected = LogitAdjustedCrossEntropy([50, 20, 7])(features, head, labels)
+    torch.testing.assert_close(LogitAdjustedCrossEntropy(counts)(features, head, labels), expected)
+
+
+def test_no_counts_are_refused():
+    with pytest.raises(ValueError, match="counts must be one number a class"):
+        LogitAdjustedCrossEntropy([])
