@@ -48,7 +48,7 @@ def test_the_last_two_linear_maps_share_head_decay(head, head_decay):
 @pytest.mark.parametrize(("head", "share"), [("learned", 5.0), ("compound", None)])
 def test_without_a_projection_a_learned_head_has_its_half_and_nothing_else_changes(head, share):
     network, decays = network_and_decays(
-        backbone="resnet18", width=4, features=32, head=head, head_decay=10.0
+        backbone="resnet18", width=8, features=64, head=head, head_decay=10.0
     )
     assert not any(isinstance(module, nn.Linear) for module in network.backbone.modules())
     matrices = {name for name, p in network.named_parameters() if p.ndim > 1}
@@ -57,7 +57,7 @@ def test_without_a_projection_a_learned_head_has_its_half_and_nothing_else_chang
 
 
 def test_a_projection_behind_a_large_backbone_is_found():
-    _, decays = network_and_decays(backbone="resnet18", width=4, features=20, head="compound")
+    _, decays = network_and_decays(backbone="resnet18", width=8, features=20, head="compound")
     assert {name for name, factor in decays.items() if factor == 2.0} == {"backbone.1.weight"}
 
 
