@@ -96,6 +96,4 @@ def test_the_exporter_that_records_agrees(kind, norm):
 @pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")
 def test_the_exporter_that_compiles_agrees(kind, norm):
     shapes = {"features": {0: torch.export.Dim("batch")}}
-    if hasattr(made(kind, norm), "observe"):
-        shapes["labels"] = None
     check_exported(made(kind, norm), torch.randn(3, 24), dynamo=True, dynamic_shapes=shapes)
