@@ -15,7 +15,7 @@ from etf_heads import (
     NearestETFHead,
     replace_head,
 )
-from etf_heads.codes import SimplexCode
+from etf_heads.codes import AssignedCode, SimplexCode
 from etf_heads.heads import FixedHead
 from etf_heads.orientation import Orientation, RandomOrientation
 from tests.cases import EVERY_HEAD, all_logits, features
@@ -51,7 +51,21 @@ def test_no_other_checkpoint_loads_into_a_head_silently(number, heads):
     target, h = EVERY_HEAD[number].make(), features(EVERY_HEAD[number], 4)
     wrong = [s for s in heads if loads(target, s) and not same_logits(target, s, h)]
     assert not wrong
-    assert loads(target, heads[number])
+    # Anew: a head that took over the order of another is one of that order from then on.
+    assert loads(EVERY_HEAD[number].make(), heads[number])
+
+
+def test_a_refused_checkpoint_leaves_the_order_of_classes():
+    permuted = FixedHead(8, AssignedCode(SimplexCode(5)), scale=2.0)
+    permuted.code.assign(torch.tensor([4, 3, 2, 1, 0]))
+    target = ETFHead(8, 5)
+    with pytest.raises(RuntimeError, match="another head"):
+        target.load_state_dict(permuted.state_dict())
+    assert type(target.code) is SimplexCode
+    target = FixedHead(8, SimplexCode(5), scale=2.0)
+    target.load_state_dict(permuted.state_dict())
+    h = torch.randn(3, 8)
+    assert torch.equal(target(h), permuted(h))
 
 
 @pytest.mark.parametrize(

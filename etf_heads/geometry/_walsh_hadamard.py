@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from etf_heads._precision import at_least_float32
+from etf_heads._tracing import is_recorded
 from etf_heads.geometry._transforms import hadamard
 
 
@@ -78,7 +79,8 @@ def hadamard_rows(indices: Tensor, size: int, *, dtype: torch.dtype = torch.floa
 def _left(matrix: Tensor, batch: Tensor) -> Tensor:
     """Products matrix @ batch: (..., m, n) -> (..., m, n)."""
     # With more than one leading dimension torch would copy the matrix for each of the products.
-    if batch.ndim <= 3:
+    # A recorded graph, on the other hand, would hold the leading sizes of the example.
+    if batch.ndim <= 3 or is_recorded():
         return matrix @ batch
     return (matrix @ batch.flatten(0, -3)).unflatten(0, batch.shape[:-2])
 

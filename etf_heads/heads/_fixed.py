@@ -130,10 +130,15 @@ class FixedHead(Head):
         former = f"{prefix}code."
         for key in [key for key in state_dict if key.startswith(former)]:
             state_dict[f"{prefix}codebook.{key.removeprefix(former)}"] = state_dict.pop(key)
-        # Which class has which vector is data: a head of another order takes it over.
-        if f"{prefix}codebook.assignment" in state_dict and type(self.codebook) is not AssignedCode:
-            self.codebook = AssignedCode(self.codebook)
+        # Which class has which vector is data: a head of another order takes it over, unless the
+        # checkpoint is of another head altogether.
+        code, unexpected = self.codebook, metadata_strict_and_problems[-2]
+        known = len(unexpected)
+        if f"{prefix}codebook.assignment" in state_dict and type(code) is not AssignedCode:
+            self.codebook = AssignedCode(code)
         super()._load_from_state_dict(state_dict, prefix, *metadata_strict_and_problems)
+        if len(unexpected) > known:
+            self.codebook = code
 
     def scores(self, features: Tensor) -> Tensor:
         """Products C Uᵀ h: (..., d) -> (..., sum K_t)."""
