@@ -160,7 +160,7 @@ def test_per_task_statistics_are_those_of_its_labels():
         ({"a": torch.zeros(4).long()}, r"labels has the tasks \['a'\], expected \['a', 'b'\]"),
         ([torch.zeros(4).long()] * 3, "labels has 3 entries for 2 tasks"),
         ({"a": torch.zeros(4).int(), "b": torch.zeros(5).int()}, r"labels\['b'\] has shape \(5,\)"),
-        (torch.tensor([[0, 0], [2, 3], [1, 4], [0, 0]]), "'b' run from 0 to 4, possible"),
+        (torch.tensor([[0, 0], [2, 3], [1, 4], [0, 0]]), "'b' run from 0 to 4, expected 0 to 3"),
         (torch.zeros(4, 2), "tensor of integers"),
     ],
 )  # fmt: skip

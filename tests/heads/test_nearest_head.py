@@ -352,7 +352,10 @@ H, Y = batch(TASKS)
         ),
         (observing(H, Y["shape"]), r"labels has shape \(32,\), expected \(32, 2\) for this batch"),
         (observing(H, {"shape": Y["shape"]}), r"labels has the tasks \['shape'\], expected"),
-        (observing(H, Y | {"colour": Y["colour"] + 1}), "of task 'colour' run from 1 to 3, possib"),
+        (
+            observing(H, Y | {"colour": Y["colour"] + 1}),
+            "of task 'colour' run from 1 to 3, expected 0 to 2",
+        ),
         (observing(H, Y | {"colour": Y["colour"] - 1}), "run from -1 to 1, expected 0 to 2"),
         (
             observing(H, Y | {"shape": H[:, 0]}),
