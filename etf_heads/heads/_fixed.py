@@ -71,15 +71,11 @@ class FixedHead(Head):
         dtype: torch.dtype | None = None,
     ) -> None:
         in_features = positive_int(in_features, "in_features")
-        if orientation is None or isinstance(orientation, str):
+        made = orientation is None or isinstance(orientation, str)
+        if made:
             code = code.fitting(in_features)
-            basis = make_orientation(
-                orientation, in_features, code.columns, device=device, dtype=dtype
-            )
-        else:  # it has columns of its own
-            basis = make_orientation(
-                orientation, in_features, code.columns, device=device, dtype=dtype
-            )
+        basis = make_orientation(orientation, in_features, code.columns, device=device, dtype=dtype)
+        if not made:  # it has columns of its own
             code = code.fitting(in_features, basis.columns)
             if code.columns != basis.columns:
                 raise ValueError(

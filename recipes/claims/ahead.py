@@ -15,13 +15,16 @@ from recipes.claims.claim import (
     points_ahead,
 )
 from recipes.comparison.summary import interval
+from recipes.comparison.tuning import choice_in_words
 from recipes.pages.tables import Line, points
 
-SMALL = {
+BASE = {"feature_norm": None, "measure_every": 1_000}
+"""No normalisation, and nothing measured between start and end."""
+
+SMALL = BASE | {
     "backbone": "cnn",
     "width": 16,
     "features": 60,
-    "feature_norm": None,
     "batch_size": 200,
     "lr": 1e-2,
     "weight_decay": 1.0,
@@ -84,10 +87,7 @@ def _variants(regimes: dict[str, Settings]) -> dict[str, Variant]:
             for loss in LOSSES:
                 found[f"{regime}: {kind}, {loss}"] = Variant({**settings, **_head(kind, loss)})
         found[f"{regime}: {PLAIN}"] = Variant({**settings, "head": "learned"}, tuned=False)
-    return {
-        name: Variant({**variant.settings, "measure_every": 1_000}, tuned=variant.tuned)
-        for name, variant in found.items()
-    }
+    return found
 
 
 def _head(kind: str, loss: str) -> Settings:
@@ -169,7 +169,7 @@ def _chosen(records: Sequence[Record]) -> str:
     if not trials:
         return "as they come"
     best = max(trials, key=lambda trial: trial["accuracy"] or 0.0)
-    return ", ".join(f"{name} {value:.3g}" for name, value in best["settings"].items())
+    return choice_in_words(best["settings"])
 
 
 CLAIM = Claim(
@@ -188,7 +188,7 @@ CLAIM = Claim(
         ),
         "full": Plan(
             "cifar100",
-            {"feature_norm": None},
+            BASE,
             _variants(FULL),
             seeds=(10, 11, 12, 13, 14),
             trials=7,

@@ -121,9 +121,8 @@ def _record(claim: Claim, config: RunConfig, result: RunResult) -> Record:
         "seed": config.seed,
         "history": result.history,
         "tasks": result.tasks,
-        "gram": result.gram
-        if claim.measures
-        else None,  # large, and nothing to a claim of accuracy
+        # Large, and nothing to a claim that measures no collapse.
+        "gram": result.gram if claim.measures else None,
         "counts": result.counts,
         "settings": result.config,
         "extra": _examined(claim, config, result),
