@@ -13,13 +13,17 @@ collapsed (each class says so).
   :class:`ClassStatistics`, or of covariances.
 - :class:`NearestCentreDisagreement` and :class:`MultiSourceDisagreement`, made by a measure's
   ``decisions``, are the second pass that NC4 and S_NC5 need.
+- :func:`forgetting` of tasks learned one after the other, by the classifier and by the features;
+  :class:`BufferDistortion` of the images that are replayed against it.
 - :func:`error_exponent` of class vectors and means, and :func:`separation_fuzziness` with
   :func:`separation_law` from layer to layer.
 - ``plot_values``, ``plot_gram`` and ``plot_class_plane`` draw (with matplotlib).
 """
 
+from etf_heads.collapse._buffer import BufferDistortion
 from etf_heads.collapse._decisions import MultiSourceDisagreement, NearestCentreDisagreement
 from etf_heads.collapse._exponent import error_exponent
+from etf_heads.collapse._forgetting import forgetting
 from etf_heads.collapse._layers import LayerwiseCollapse, pooled
 from etf_heads.collapse._many_classes import (
     ManyClassCollapse,
@@ -45,6 +49,7 @@ from etf_heads.collapse._statistics import ClassStatistics
 from etf_heads.collapse._variance import VarianceCollapse, class_variance, cluster_variance
 
 __all__ = [
+    "BufferDistortion",
     "ClassStatistics",
     "CollapseMetric",
     "LayerwiseCollapse",
@@ -60,6 +65,7 @@ __all__ = [
     "class_variance",
     "cluster_variance",
     "error_exponent",
+    "forgetting",
     "many_class_collapse",
     "multi_source_collapse",
     "multi_task_collapse",

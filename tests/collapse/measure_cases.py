@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from etf_heads.collapse import (
+    BufferDistortion,
     CollapseMetric,
     ManyClassCollapse,
     MultiSourceCollapse,
@@ -60,16 +61,24 @@ MEASURES = {
 }
 
 
-def variance_pair(measure: VarianceCollapse) -> VarianceCollapse:
-    """A variance measure that has seen training data: its laws are those of the test split."""
+M = TypeVar("M", VarianceCollapse, BufferDistortion)
+
+
+def with_other_part(measure: M, part: str) -> M:
+    """A measure of two parts that has seen one of them: its laws are those of the other."""
     generator = torch.Generator().manual_seed(9)
     features = torch.randn(50, DIM, generator=generator, dtype=torch.float64)
-    measure.update(features, torch.arange(50) % 4, "train")
+    measure.update(features, torch.arange(50) % 4, part)
     return measure
 
 
 MEASURES["variance"] = Case(
-    lambda: variance_pair(VarianceCollapse(DIM, 4, test_samples=0)),
+    lambda: with_other_part(VarianceCollapse(DIM, 4, test_samples=0), "train"),
     lambda y: y[:, 0],
     more=("test",),
+)
+MEASURES["buffer"] = Case(
+    lambda: with_other_part(BufferDistortion(DIM, 4), "population"),
+    lambda y: y[:, 0],
+    more=("buffer",),
 )

@@ -10,6 +10,7 @@ from torch import distributed as dist
 from torch.multiprocessing import get_context, start_processes
 
 from etf_heads.collapse import (
+    BufferDistortion,
     MultiSourceCollapse,
     MultiTaskCollapse,
     RegressionCollapse,
@@ -50,7 +51,11 @@ def measured(bounds, group=None):
     # A reservoir that holds all is exact, whoever had which sample.
     sources = MultiSourceCollapse(6, TASKS, reservoir=200, process_group=group)
     regression = RegressionCollapse(6, 2, process_group=group)
+    buffer = BufferDistortion(6, 4, process_group=group)
     for part in parts:
+        buffer.update(features[part], labels[part, 0], "population")
+        few = features[part, 0] > 1
+        buffer.update(features[part][few], labels[part, 0][few], "buffer")
         multi.update(features[part], labels[part])
         single.update(features[part], labels[part, 0])
         sources.update([features[part]] * 2, [labels[part, 0], labels[part, 1]])
@@ -60,7 +65,7 @@ def measured(bounds, group=None):
         decisions.update(features[part], labels[part])
     first = multi.compute(weight)
     assert first == multi.compute(weight)  # gathering leaves a process's own states alone
-    others = sources.compute(weight) | regression.compute(weight[:2])
+    others = buffer.compute(current=[3]) | sources.compute(weight) | regression.compute(weight[:2])
     return first | single.compute(weight[:4]) | decisions.compute() | others
 
 
