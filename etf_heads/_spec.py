@@ -19,7 +19,9 @@ Spec = dict[str, Any]
 """``{"class": name, "arguments": {...}}``, of JSON values."""
 
 _NO_GEOMETRY = {"dtype", "duality_gap"}
-_IN_STATE_DICT = {"in_features", "bias", "decay", "gradient", "update_every", "solver", "proximal"}
+_IN_STATE_DICT = {
+    *("in_features", "bias", "decay", "gradient", "update_every", "solver", "proximal", "centred")
+}
 """Arguments of heads on which logits depend through the tensors of ``state_dict`` only."""
 _DTYPES = {
     str(dtype).removeprefix("torch."): dtype

@@ -36,7 +36,7 @@ from etf_heads.codes import (
     SimplexCode,
 )
 from etf_heads.geometry import compound_etf
-from etf_heads.heads import FixedHead, Head
+from etf_heads.heads import FixedHead, FixedRegressionHead, Head
 from etf_heads.orientation import (
     CanonicalOrientation,
     KroneckerOrientation,
@@ -147,6 +147,8 @@ class HeadCase:
             options["orientation"] = orthonormal(self.in_features, columns)
         if self.named:
             return FixedHead(self.in_features, self.code(), **options)
+        if "target_covariance" in options:
+            return FixedRegressionHead(self.in_features, **options)
         if options.pop("spherical", False):
             return SphericalCodeHead(self.in_features, self.tasks, **options)
         if isinstance(self.tasks, int):
@@ -172,6 +174,8 @@ class HeadCase:
 
     @property
     def sizes(self) -> Tasks:
+        if "target_covariance" in self.options:
+            return Tasks((self.tasks,), single=True)  # one target is enough
         return self.code().tasks if self.named else Tasks.parse(self.tasks)
 
     @property
@@ -181,7 +185,9 @@ class HeadCase:
     @property
     def stores_data(self) -> bool:
         """Whether the geometry has parts that no formula rebuilds."""
-        if self.orientation in ("given", *_OBSERVING) or "label_counts" in self.options:
+        if self.orientation in ("given", *_OBSERVING):
+            return True
+        if {"label_counts", "target_covariance"} & set(self.options):
             return True
         return self.named and bool(self.code().state_dict())
 
@@ -247,6 +253,8 @@ def of_codes() -> Iterator[HeadCase]:
 
 
 _COUNTS = torch.rand(3, 4, 2, generator=torch.Generator().manual_seed(5), dtype=torch.float64) + 0.1
+_COVARIANCES = {n: torch.cov(orthonormal(n + 3, n, seed=n).T * 4).reshape(n, n) for n in (1, 3)}
+_LAMBDAS = {"lambda_w": 1e-2, "lambda_h": 4e-2, "bias": False}
 _SPHERICAL = {"spherical": True, "feature_norm": None, "scale": 1.0}
 OTHERS = [
     *(
@@ -270,7 +278,17 @@ OTHERS = [
             (12, "tiled", {"feature_norm": "batch"}),
         ]
     ),
+    *(
+        HeadCase(d, n, o, {"target_covariance": _COVARIANCES[n]} | _LAMBDAS | options)
+        for d, n, o, options in [
+            (1, 1, "tiled", {"bias": True}),
+            (3, 3, "hadamard", {}),
+            (12, 3, "random", {"bias": True, "feature_norm": "batch"}),
+            (12, 3, "learned", {}),
+        ]
+    ),
     HeadCase(3, 5, "class means"),
+    HeadCase(6, [3, 2], "class means", {"centred": False}),
     HeadCase(12, {"a": 3, "b": 4}, "class means", {"bias": True, "learn_scale": True}),
     *of_codes(),
 ]

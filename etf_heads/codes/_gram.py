@@ -28,7 +28,8 @@ class GramCode(KeepsPrecision, Code):
 
     Args:
         gram: G, symmetric positive semidefinite of shape (sum K_t, sum K_t).
-        tasks: K for one task, class counts by name or in order for several.
+        tasks: K for one task, class counts by name or in order for several; None for one task of
+            as many rows as G has, such as the targets of a regression, where one is enough.
         columns: one of the above; None for as many as there is room for (:meth:`fitting`), the
             first until then.
 
@@ -46,8 +47,11 @@ class GramCode(KeepsPrecision, Code):
     exact = ("factor",)
     factor: Tensor
 
-    def __init__(self, gram: Tensor, tasks: TaskSpec | Tasks, columns: int | None = None) -> None:
-        tasks = Tasks.parse(tasks)
+    def __init__(
+        self, gram: Tensor, tasks: TaskSpec | Tasks | None = None, columns: int | None = None
+    ) -> None:
+        rows = gram.shape[0] if gram.ndim else 0
+        tasks = Tasks((rows,), single=True) if tasks is None else Tasks.parse(tasks)
         if gram.shape != (tasks.total, tasks.total) or not gram.is_floating_point():
             raise ValueError(
                 f"gram must be a floating-point matrix of shape {(tasks.total, tasks.total)}, got "
@@ -88,7 +92,8 @@ class GramCode(KeepsPrecision, Code):
 
     def arguments(self) -> dict[str, Any]:
         """The shape of G; the values of C are in ``state_dict``."""
-        return {"gram": self._stand_in(), "tasks": self.tasks, "columns": self.columns}
+        tasks = None if self.rows == 1 else self.tasks  # one class alone is no task
+        return {"gram": self._stand_in(), "tasks": tasks, "columns": self.columns}
 
     def _stand_in(self) -> Tensor:
         return torch.empty(self.rows, self.rows, dtype=self.factor.dtype, device="meta")

@@ -215,7 +215,7 @@ class Head(Recognised, Specified):
         if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
             raise ValueError(f"labels must be a tensor of integers, got {labels.dtype}")
         if labels.device.type == "cpu" and not is_traced():
-            check_range(labels.unsqueeze(-1), Tasks.parse(self.tasks.sizes[position]))
+            check_range(labels.unsqueeze(-1), Tasks((self.tasks.sizes[position],)))
         indices = labels.long() + self.tasks.slices[position].start
         return self._scaled(self.frame_rows(indices, at_least_float32(self._like.dtype)))
 

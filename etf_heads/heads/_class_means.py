@@ -13,13 +13,20 @@ from etf_heads.heads._observing import ObservingHead
 
 
 class ClassMeanHead(KeepsPrecision, ObservingHead):
-    r"""Class vectors are the running class means, centred in each task and of unit length.
+    r"""Class vectors are the running class means, of unit length and centred in each task or not.
 
     At neural collapse classifier and class means align ("self-duality"; Papyan, Han and Donoho,
     PNAS 2020). This head uses the means as class vectors, and leaves their angles to the
     data, so any in_features is possible. Observing works as in
-    :class:`NearestETFHead`. A class without a centred mean (not seen yet, or the only one seen)
+    :class:`NearestETFHead`. A class without a mean (not seen yet, or, centred, the only one seen)
     has the zero vector, and logit 0.
+
+    Class means align once they are centred, :math:`\mu_k - \bar\mu`. The class-mean features
+    classifier (CMF) of Jiang et al., "Generalized neural collapse for a large number of classes"
+    (ICML 2024), takes them as they are: ``centred=False``. It is, as far as we know it from its
+    authors' code, ``ClassMeanHead(d, K, centred=False, feature_norm="unit")`` with a scale, the
+    default ``decay`` and no gradient; their average over batches counts each batch of a class the
+    same, this one each sample.
 
     Args:
         in_features: d.
@@ -27,6 +34,8 @@ class ClassMeanHead(KeepsPrecision, ObservingHead):
         bias: whether to learn a bias a class.
         decay: as in :class:`NearestETFHead`.
         gradient: whether the loss also moves the features through the class means.
+        centred: whether the mean of a task's classes is subtracted first. Features that share a
+            large part, as behind a ReLU, have class means at small angles unless it is.
         update_every: take new class vectors on the first and on every n-th batch observed.
         scale: s, the length of the class vectors.
         learn_scale: learn s, from there.
@@ -49,6 +58,11 @@ class ClassMeanHead(KeepsPrecision, ObservingHead):
         >>> head.weight
         tensor([[ 1.,  0.],
                 [-1.,  0.]])
+        >>> head = ClassMeanHead(2, 2, centred=False)
+        >>> head.observe(torch.tensor([[3.0, 4.0], [0.0, 5.0]]), torch.tensor([0, 1]))
+        >>> head.weight
+        tensor([[0.6000, 0.8000],
+                [0.0000, 1.0000]])
     """
 
     exact = ("vectors",)
@@ -62,6 +76,7 @@ class ClassMeanHead(KeepsPrecision, ObservingHead):
         *,
         decay: float = 0.9,
         gradient: bool = False,
+        centred: bool = True,
         update_every: int = 1,
         scale: float = 1.0,
         learn_scale: bool = False,
@@ -82,6 +97,7 @@ class ClassMeanHead(KeepsPrecision, ObservingHead):
             device=device,
             dtype=dtype,
         )
+        self.centred = bool(centred)
         self.register_buffer("vectors", torch.zeros_like(self.running.means))
 
     def reset_parameters(self) -> None:
@@ -102,9 +118,8 @@ class ClassMeanHead(KeepsPrecision, ObservingHead):
         return self.vectors[indices].to(dtype)
 
     def _rule(self) -> Rule:
-        return Rule(
-            "means", self.tasks.sizes, self.tasks.names or (), self.decay, self.update_every
-        )
+        kind = "centred means" if self.centred else "means"
+        return Rule(kind, self.tasks.sizes, self.tasks.names or (), self.decay, self.update_every)
 
     def _frame_in_use(self) -> Tensor:
         return self.vectors
@@ -114,3 +129,7 @@ class ClassMeanHead(KeepsPrecision, ObservingHead):
 
     def _scores_with(self, features: Tensor, derived: Tensor) -> Tensor:
         return features @ derived.to(features.dtype).transpose(0, 1)
+
+    def extra_repr(self) -> str:
+        """Sizes and options, for ``print(module)``."""
+        return f"{super().extra_repr()}, centred={self.centred}"

@@ -23,7 +23,8 @@ class Rule(NamedTuple):
     """Settings of the observation that are not tensors.
 
     Attributes:
-        kind: "nearest", an orientation (d, sum K_t - T), or "means", unit vectors (sum K_t, d).
+        kind: "nearest", an orientation (d, sum K_t - T); "centred means" or "means", unit vectors
+            (sum K_t, d).
         sizes: class counts.
         names: of the tasks, for messages; empty where they have none.
         decay: of the running means.
@@ -57,17 +58,17 @@ def observe(
     means = running.update(*class_sums_of_all(features, labels, running.tasks))
     if rule.update_every > 1 and (int(running.updates) - 1) % rule.update_every:
         return None
-    centred = running.centred(means)
+    vectors = means if rule.kind == "means" else running.centred(means)
     if rule.kind == "nearest":
         return nearest_orientation(
-            centred,
+            vectors,
             running.tasks,
             previous=frame,
             proximal=rule.proximal,
             solver=rule.solver,  # type: ignore[arg-type]
         )
-    length = torch.linalg.vector_norm(centred, dim=-1, keepdim=True)
-    return centred / torch.where(length > 0, length, 1.0)
+    length = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
+    return vectors / torch.where(length > 0, length, 1.0)
 
 
 def observe_again(features: Tensor, labels: Labels, state: State, rule: Rule) -> Tensor | None:

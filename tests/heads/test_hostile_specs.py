@@ -15,7 +15,7 @@ from etf_heads import (
     NearestETFHead,
 )
 from etf_heads._tasks import Tasks
-from etf_heads.heads import check_frame, from_spec, to_spec
+from etf_heads.heads import FixedRegressionHead, check_frame, from_spec, to_spec
 from tests.hostile import SECONDS
 
 TASKS = {"a": 3, "b": 4}
@@ -27,6 +27,7 @@ HEADS = {
     "compound": lambda: CompoundETFHead(16, TASKS, orientation="hadamard"),
     "independent": lambda: CompoundETFHead(4, TASKS, cross_task="independent"),
     "correlated": lambda: CorrelatedETFHead(16, TASKS, torch.arange(1.0, 13).reshape(3, 4)),
+    "regression": lambda: FixedRegressionHead(16, torch.eye(5), lambda_w=0.1, lambda_h=0.1),
     "nearest": lambda: NearestETFHead(16, TASKS),
     "class means": lambda: ClassMeanHead(16, TASKS),
 }
@@ -50,7 +51,7 @@ STRUCTURES = [
     {"own": "os.system"},
 ]
 FREE = {
-    *("bias", "scale", "learn_scale", "feature_norm", "dtype", "seed", "duality_gap"),
+    *("bias", "centred", "scale", "learn_scale", "feature_norm", "dtype", "seed", "duality_gap"),
     *("decay", "gradient", "update_every", "proximal"),
     "tasks_or_classes",  # of class means, for which any number of classes fits
 }
@@ -100,8 +101,8 @@ def test_whatever_stands_anywhere_is_refused_or_takes_no_memory(name):
             refused += 1
             continue
         assert all(t.is_meta for t in (*found.parameters(), *found.buffers())), (at, value)
-        any_columns = at[-1:] == ("columns",) and value is None
-        assert any_columns or FREE & set(at), (at, value)
+        default = at[-1:] in (("columns",), ("tasks",)) and value is None
+        assert default or FREE & set(at), (at, value)
     assert refused > 300
 
 

@@ -22,6 +22,7 @@ MAKERS = {
         12, {"a": 4, "b": 3}, feature_norm="unit", learn_scale=True, **o
     ),
     "means": lambda **o: ClassMeanHead(12, {"a": 4, "b": 3}, **o),
+    "uncentred": lambda **o: ClassMeanHead(12, {"a": 4, "b": 3}, centred=False, gradient=True, **o),
     "means-gradient": lambda **o: ClassMeanHead(12, {"a": 4, "b": 3}, gradient=True, **o),
 }
 each_head = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
