@@ -7,7 +7,7 @@ from dataclasses import asdict
 from itertools import pairwise
 from typing import Any
 
-from recipes.claims.claim import Claim, Criterion, Evidence, Plan, Settings, Variant
+from recipes.claims.claim import BATCH_NORM, Claim, Criterion, Evidence, Plan, Settings, Variant
 from recipes.data import binary_digits_name
 from recipes.data.images import ImageData
 from recipes.pages.page import Figure

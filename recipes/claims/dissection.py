@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recipes.claims.claim import Claim, Criterion, Evidence, Plan, Record, Variant
+from recipes.claims.claim import BATCH_NORM, Claim, Criterion, Evidence, Plan, Record, Variant
 from recipes.data.images import ImageData, ImageSet
 from recipes.pages.canvas import heat_map, new_figure, plain, svg_text
 from recipes.pages.page import Figure

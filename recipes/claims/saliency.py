@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from recipes.claims.claim import Claim, Criterion, Evidence, Plan, Variant
+from recipes.claims.claim import BATCH_NORM, Claim, Criterion, Evidence, Plan, Variant
 from recipes.data.images import ImageData
 from recipes.pages.canvas import new_figure, plain, svg_text
 from recipes.pages.page import Figure

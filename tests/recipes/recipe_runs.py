@@ -28,7 +28,13 @@ SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["recipes.training.engine", "sklearn.datasets", "torchvision"])
 
 TINY = replace(
-    PRESETS["multi-digits"][1], width=4, features=20, batch_size=500, epochs=2, checkpoint_every=7
+    PRESETS["multi-digits"][1],
+    width=4,
+    features=20,
+    feature_norm="batch",
+    batch_size=500,
+    epochs=2,
+    checkpoint_every=7,
 )
 """20 steps an epoch, checkpoints in mid-epoch."""
 

@@ -124,12 +124,14 @@ def test_every_measure_decides(measure, value):
     ("name", "head", "tolerance"),
     [
         ("single-source", "compound", 0.2),
+        ("single-source", "compound, batch norm", 0.2),
         ("multi-source", "compound", 1.0),
-        ("multi-source", "compound, no norm", 1.0),
+        ("multi-source", "compound, batch norm", 1.0),
         ("parameter-efficient", "compound", 0.2),
         ("defaults", "default", 1.0),
-        ("defaults", "no norm", 1.0),
+        ("defaults", "batch norm", 1.0),
         ("defaults", "layer norm", 1.0),
+        ("defaults", "head decay 10", 1.0),
     ],
 )
 def test_accuracy_decides(name, head, tolerance):
