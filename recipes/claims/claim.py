@@ -50,7 +50,7 @@ class Variant:
     tuned: bool = True
 
 
-BATCH_NORM: Settings = {"feature_norm": "batch"}
+BATCH_NORM: dict[str, Any] = {"feature_norm": "batch"}
 """Fixed heads, and learned-norm, behind batch normalisation: features collapse sooner there."""
 
 
