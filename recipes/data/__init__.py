@@ -6,7 +6,8 @@ per-sample Python runs while training. A new one is a function from :class:`Data
 
 - Composed of two pictures, a task each: ``multi-digits``, ``multi-mnist-10-10``,
   ``multi-cifar10-10-10``, and ``binary-digits-SHARE``, whose labels agree in that share of images.
-- Several tasks on each image: ``cifar100-cross-10x10``, ``celeba``. One task: ``cifar100``.
+- Several tasks on each image: ``cifar100-cross-10x10``, ``celeba``. One task: ``cifar100``,
+  and ``glyphs``, of thousands of classes.
 - Tasks with samples of their own: ``cifar100-split-5x20``. Any of these: ``image-folder``.
 
 Everything random here has a fixed seed: a data set with given options is always the same one.
@@ -82,6 +83,7 @@ DATASETS: dict[str, DataSource] = {
     "cifar100": DataSource(_function("mnist_cifar", "cifar100"), SIZED),
     "cifar100-cross-10x10": DataSource(_function("mnist_cifar", "cifar100_cross"), SIZED),
     "cifar100-split-5x20": DataSource(_function("mnist_cifar", "cifar100_split"), SIZED),
+    "glyphs": DataSource(_function("glyphs", "glyphs"), SAMPLING | {"root", "image_size"}),
     "celeba": DataSource(_function("celeba", "celeba"), SIZED | {"attributes"}),
     "image-folder": DataSource(
         _function("folder", "image_folder"), SAMPLING | {"root", "tasks", "image_size"}

@@ -33,7 +33,8 @@ class DataOptions:
         train_images: at most so many training images, with classes and label tuples in the shares
             they have; by default all, and of composed images as many as the data set says.
         test_images: the same of test images.
-        classes: number of classes of each task; the first ones are kept.
+        classes: number of classes of each task; the first ones are kept. Of glyphs, how many
+            characters to render.
         imbalance: how many times more frequent the first class of each task is than its last in
             training, the others between them along an exponential curve.
         pair_imbalance: the same of label pairs of two tasks whose classes stay balanced.
@@ -43,8 +44,8 @@ class DataOptions:
             in one task, {"animals": ["cat", "dog"], "plants": ["fern", "oak"]}; or a label for
             every class, {"animate": {"cat": 1, "dog": 1, "fern": 0, "oak": 0}}.
         image_size: side that images of celeba and image-folder are cropped and resized to, and
-            those of MNIST and CIFAR shrunk to; by default 64 for celeba, and otherwise the size
-            that they have.
+            those of MNIST and CIFAR shrunk to, and of glyphs rendered in; by default 64 for
+            celeba, 32 for glyphs, and otherwise the size that they have.
         validation: share of the training images, drawn with a fixed seed, that is held out and
             takes the place of the test images: to choose settings by.
     """

@@ -147,6 +147,12 @@ def _class_mean(of: HeadRequest) -> nn.Module:
     return ClassMeanHead(of.features, of.tasks, **of.options)
 
 
+def _spherical(of: HeadRequest) -> nn.Module:
+    from etf_heads import SphericalCodeHead
+
+    return SphericalCodeHead(of.features, of.tasks, **of.options)
+
+
 HEADS: dict[str, HeadBuilder] = {
     "learned": _learned(normalised=False),
     "learned-norm": _learned(normalised=True),
@@ -156,6 +162,7 @@ HEADS: dict[str, HeadBuilder] = {
     "compound-tiled": _compound("tiled"),
     "compound-hadamard": _compound("hadamard"),
     "compound-random": _compound("random"),
+    "spherical": _task_by_task(_spherical),
     "correlated": _task_by_task(_correlated),
     "nearest": _task_by_task(_nearest(gradient=False)),
     "nearest-gradient": _task_by_task(_nearest(gradient=True)),

@@ -332,6 +332,19 @@ PRESETS: dict[str, tuple[str, RunConfig]] = {
         "Two handwritten digits in one image, a ten-class task each: no download, seconds a run.",
         RunConfig(preset="multi-digits", data="multi-digits"),
     ),
+    "glyphs": (
+        "Characters rendered from this machine's fonts: 1,000 classes and more, no download.",
+        RunConfig(
+            preset="glyphs",
+            data="glyphs",
+            image_size=24,
+            features=64,
+            feature_norm="unit",
+            scale=16.0,
+            temperature=0.1,
+            weight_decay=0.1,
+        ),
+    ),
 } | {
     name: _full_size(name, text, **settings)
     for name, text, settings in (
@@ -350,6 +363,9 @@ PRESETS: dict[str, tuple[str, RunConfig]] = {
 }
 
 
+COMPARED: dict[str, tuple[str, ...]] = {"glyphs": ("learned", "learned-unit", "spherical")}
+"""Heads to compare by preset, where those of :class:`CompareConfig` have too few dimensions."""
+
 C = TypeVar("C", bound=Settings)
 
 
@@ -361,9 +377,11 @@ def parse_config(kind: type[C], args: Sequence[str] | None = None) -> C:
         args: the arguments; by default those of this process.
     """
     shared = [f.name for f in fields(Settings)]
-    presets = {
-        name: (text, kind(**{field: getattr(run, field) for field in shared}))
-        for name, (text, run) in PRESETS.items()
-    }
+    presets = {}
+    for name, (text, run) in PRESETS.items():
+        given = {field: getattr(run, field) for field in shared}
+        if kind is CompareConfig and name in COMPARED:
+            given["heads"] = COMPARED[name]
+        presets[name] = text, kind(**given)
     description = (kind.__doc__ or "").partition("\n")[0]
     return tyro.extras.overridable_config_cli(presets, description=description, args=args)
