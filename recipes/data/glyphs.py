@@ -163,7 +163,7 @@ def _enough(numbers: Sequence[int], tests: set[int]) -> bool:
 
 
 def _tensors(parts: dict[str, tuple[bytearray, list[int]]], side: int) -> dict[str, Tensor]:
-    found = {}
+    found: dict[str, Tensor] = {}
     for part, (pictures, labels) in parts.items():
         images = torch.frombuffer(pictures, dtype=torch.uint8).view(-1, 1, side, side)
         found |= {f"{part}_images": images, f"{part}_labels": torch.tensor(labels).int()}
