@@ -4,6 +4,9 @@ import pytest
 
 from benchmarks.decision import ahead_table, markdown
 from benchmarks.documents import NOT_RUN, PARTS, Part
+from recipes.claims.claim import Criterion, Judged
+from recipes.comparison.tuning import Trial
+from tests.recipes.recipe_results import PROVENANCE, record
 
 pytestmark = pytest.mark.recipes
 
@@ -21,13 +24,8 @@ def test_a_result_that_was_not_run_is_said_to_be_none():
 
 def test_criteria_of_ahead_are_a_line_each_regime():
     def records(accuracies, held_out):
-        return [
-            {
-                "history": [{"test": {"accuracy": {"a": accuracy}}}],
-                "tuned": [{"accuracy": held_out, "settings": {}}],
-            }
-            for accuracy in accuracies
-        ]
+        trials = (Trial({}, held_out),)
+        return [record(seed, {"a": accuracy}, trials) for seed, accuracy in enumerate(accuracies)]
 
     evidence = {
         "a: learned, ntce": records((0.5, 0.6), 0.4),
@@ -35,7 +33,9 @@ def test_criteria_of_ahead_are_a_line_each_regime():
         "a: fixed, ntce": records((0.53, 0.63), 0.4),
         "a: plain nn.Linear": records((0.4, 0.4), 0.0),
     }
-    lines = ahead_table({"evidence": evidence, "criteria": [{"verdict": "met"}]}).splitlines()
+    criterion = Criterion("it", [3.0, 3.0], "at least", -0.5, "why")
+    judged = Judged("ahead", "reduced", evidence, [criterion], PROVENANCE)
+    lines = ahead_table(judged).splitlines()
     assert lines[-1] == (
         "| a | 40.0% | 55.0% (ntce) | 58.0% (ntce) | +3.00 ± 0.00 | met | -32.00 ± 63.53 |"
     )

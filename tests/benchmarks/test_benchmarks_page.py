@@ -13,6 +13,8 @@ from benchmarks.page import Section, Table, write_benchmarks_page
 from benchmarks.registry import BENCHMARKS, Benchmark
 from benchmarks.sections import savings as savings_section
 from recipes.pages.page import Figure
+from recipes.provenance import Provenance, provenance
+from recipes.records import from_json
 from recipes.storage import read_json
 from tests.html_page import Page
 
@@ -26,7 +28,9 @@ def results():
 
 
 def render(results, path):
-    sections = {b.name: (b.section(r), r["provenance"]) for b, r in results.items()}
+    sections = {
+        b.name: (b.section(r), from_json(Provenance, r["provenance"])) for b, r in results.items()
+    }
     write_benchmarks_page(sections, path)
     return path.read_text("utf-8")
 
@@ -81,7 +85,7 @@ def test_any_section_can_be_put_on_the_page(tmp_path):
     section = Section(
         "A <title>", "A verdict.", ("7", "cards"), [Figure("<svg></svg>", "f")], [Table(lines, "t")]
     )
-    made = read_json(result_file("savings"))["provenance"]
+    made = provenance("cpu")
     write_benchmarks_page({"another": (section, made)}, tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text()
     assert "A &lt;title&gt;" in text

@@ -8,6 +8,7 @@ from etf_heads.collapse import (
     MultiTaskCollapse,
     SingleTaskCollapse,
     plot_class_plane,
+    plot_cosines,
     plot_gram,
     plot_values,
 )
@@ -65,6 +66,26 @@ def test_gram_of_a_compound_etf():
     np.fill_diagonal(expected, 1)
     np.testing.assert_allclose(picture, expected, atol=1e-12)
     figure.canvas.draw()
+
+
+def test_cosines_that_are_known_share_a_colour_bar():
+    square, wide = torch.eye(5), torch.full((2, 5), torch.nan)
+    figure, axes = matplotlib_axes()
+    for ax, cosines in zip(axes, (square, wide), strict=True):
+        assert plot_cosines(cosines, [3, 2], ax=ax, colorbar=False) == (figure, ax)
+        np.testing.assert_array_equal(ax.images[0].get_array().filled(np.nan), cosines)
+    assert len(figure.axes) == 2
+    assert [len(ax.lines) for ax in axes] == [2, 1]  # rows that are no classes have no tasks
+    figure.colorbar(axes[0].images[0], ax=axes)
+    figure.canvas.draw()
+    assert len(plot_cosines(square, [3, 2])[0].axes) == 2  # the map and its colour bar
+    with pytest.raises(ValueError, match="a column is needed for each of the 5 classes"):
+        plot_cosines(square[:, :4], [3, 2])
+
+
+def matplotlib_axes():
+    figure, axes = pytest.importorskip("matplotlib.pyplot").subplots(1, 2)
+    return figure, list(axes)
 
 
 def test_features_in_the_class_mean_plane():

@@ -1,9 +1,13 @@
 """The rule of the claim "ahead": variants are chosen by images held out, never by test images."""
 
+from dataclasses import replace
+
 import pytest
+from recipe_results import record
 
 from recipes.claims.ahead import CLAIM, LOSSES, PLAIN, REGIMES, chosen, judge, lines
 from recipes.claims.claim import overall
+from recipes.comparison.tuning import Trial
 
 pytestmark = pytest.mark.recipes
 SPREAD = (-0.002, 0.0, 0.002, 0.001, -0.001)
@@ -12,16 +16,9 @@ HELD_OUT = {"cross-entropy": 0.5, "normalized": 0.6, "ntce": 0.4, "nonl": 0.3}
 
 def records(accuracy, held_out=None):
     """Five runs around an accuracy, after trials of which the best had this one."""
-    scores = [{"accuracy": {"class": accuracy + spread}} for spread in SPREAD]
-    trials = [
-        {"settings": {"lr": rate}, "accuracy": found}
-        for rate, found in ((0.01, held_out), (0.03, None), (0.003, 0.1))
-    ]
-    return [
-        {"seed": 10 + k, "history": [{"train": own, "test": own}]}
-        | ({"tuned": trials} if held_out else {})
-        for k, own in enumerate(scores)
-    ]
+    pairs = ((0.01, held_out), (0.03, None), (0.003, 0.1))
+    trials = tuple(Trial({"lr": rate}, found) for rate, found in pairs) if held_out else ()
+    return [record(10 + k, {"class": accuracy + spread}, trials) for k, spread in enumerate(SPREAD)]
 
 
 def evidence(**accuracies):
@@ -97,8 +94,7 @@ def test_the_regime_that_has_to_be_ahead_is_the_one_that_tuning_promised_most():
 def test_trials_that_diverged_are_no_choice():
     found = evidence()
     name = "few images: fixed, normalized"
-    for record in found[name]:
-        record["tuned"] = [{"settings": {"lr": 0.01}, "accuracy": None}]
+    found[name] = [replace(own, tuned=(Trial({"lr": 0.01}, None),)) for own in found[name]]
     assert chosen(found, "few images", "fixed") == "few images: fixed, cross-entropy"
 
 

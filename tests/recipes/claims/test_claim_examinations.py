@@ -68,15 +68,15 @@ def test_dissection_of_exact_sums():
     labels = torch.cartesian_prod(torch.arange(5), torch.arange(5))
     left, right = frame[labels[:, 0]], frame[5 + labels[:, 1]]
     found = dissection(left + right + 7, [left + 3, right], labels, frame)  # centres do not matter
-    assert found["own"] == pytest.approx([1, 1])
-    assert found["other"] == pytest.approx([0, 0], abs=1e-12)
-    assert found["spread"] == pytest.approx([0, 0], abs=1e-12)
-    assert found["sum"] == pytest.approx(1)
+    assert found.own == pytest.approx([1, 1])
+    assert found.other == pytest.approx([0, 0], abs=1e-12)
+    assert found.spread == pytest.approx([0, 0], abs=1e-12)
+    assert found.sum == pytest.approx(1)
     swapped = dissection(left, [right, left], labels, frame)
-    assert swapped["own"] == pytest.approx([0, 0], abs=1e-12)
-    assert swapped["sum"] == pytest.approx(0, abs=1e-12)
+    assert swapped.own == pytest.approx([0, 0], abs=1e-12)
+    assert swapped.sum == pytest.approx(0, abs=1e-12)
     half = dissection(left, [left, right], labels, frame)
-    assert half["sum"] == pytest.approx(0.5**0.5)
+    assert half.sum == pytest.approx(0.5**0.5)
 
 
 def test_a_dissected_image_is_one_picture_where_it_stood():

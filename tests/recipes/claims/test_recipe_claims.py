@@ -4,45 +4,54 @@ import copy
 import json
 import math
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import torch
+from recipe_results import PROVENANCE, scores
 from scipy import stats
 
 from recipes.claims import CLAIMS, find_claim
-from recipes.claims.claim import Claim, Criterion, Plan, Variant, overall
+from recipes.claims.claim import (
+    Claim,
+    Criterion,
+    Judged,
+    Plan,
+    Record,
+    Variant,
+    extras,
+    overall,
+)
 from recipes.claims.defaults import VARIANTS as DEFAULTS
-from recipes.claims.evidence import Request, directory, gather, judged
+from recipes.claims.dissection import Dissection, Dissections
+from recipes.claims.evidence import Request, directory, gather
 from recipes.claims.report import numbers_table, verdict, write_claim
+from recipes.claims.saliency import Saliency
 from recipes.paper import main
+from recipes.records import from_json, read_record, to_json
 from recipes.storage import read_json
+from recipes.training.history import Epoch
+from recipes.training.result import Counts
 from recipes.training.weighting import WEIGHTINGS
 from tests.html_page import Page
 
 TINY = {"epochs": 1, "train_images": 400, "test_images": 200, "width": 2}
 
 
-def record(collapse, accuracy=0.99, counts=None):
+def record(collapse, accuracy=0.99, state_bytes=90, extra=None):
     """A run of two epochs; a measure has its start and its end."""
     ends = [{name: pair[i] for name, pair in collapse.items()} for i in (0, 1)]
-    scores = {"accuracy": {"a": accuracy, "b": accuracy}}
-    history = [
-        {"epoch": i, "train_seconds": float(i), "train": scores, "test": scores, "collapse": end}
-        for i, end in enumerate(ends)
-    ]
-    counts = {"head_parameters": 0, "optimizer_state_bytes": 90, "checkpoint_bytes": 5} | (
-        counts or {}
+    own = scores(a=accuracy, b=accuracy)
+    return Record(
+        seed=0,
+        history=[Epoch(i, float(i), own, own, end) for i, end in enumerate(ends)],
+        tasks={"a": 2, "b": 2},
+        gram=NEARLY_BENT,
+        counts=Counts(0, 5, 5, state_bytes),
+        settings={"seed": 0},
+        extra=extra,
     )
-    return {
-        "seed": 0,
-        "history": history,
-        "counts": counts,
-        "settings": {"seed": 0},
-        "tasks": {"a": 2, "b": 2},
-        "extra": None,
-    }
 
 
 COLLAPSED = {
@@ -65,23 +74,31 @@ COLLAPSED = {
 def supporting(claim):
     """Evidence for which a claim holds."""
     plan = claim.plans["reduced"]
-    heavy = {"optimizer_state_bytes": 100}
-    evidence = {
-        name: [record(COLLAPSED, counts=heavy if name.startswith("learned") else None)]
+    return {
+        name: [
+            record(
+                COLLAPSED,
+                state_bytes=100 if name.startswith("learned") else 90,
+                extra=found(claim.name, name),
+            )
+        ]
         for name in plan.variants
     }
-    parts = {"own": [0.99, 0.95], "other": [0.02, 0.03], "spread": [0.01, 0.02], "sum": 0.97}
-    for name, (own,) in evidence.items():
-        own["extra"] = {
-            "dissection": {"before": parts, "after": dict(parts)},
-            "correlation": sweep(name),
-            "saliency": {"overlap": 0.3 + 0.2 * float(name.rpartition(" ")[2] or 0)}
-            if claim.name == "saliency"
-            else None,
-            "imbalance": {"predicted": BENT},
-        }.get(claim.name)
-        own["gram"] = NEARLY_BENT
-    return evidence
+
+
+def found(claim, variant):
+    """What the claim's own examination finds, as JSON values."""
+    if claim == "dissection":
+        parts = Dissection([0.99, 0.95], [0.02, 0.03], [0.01, 0.02], [[[1.0]], [[1.0]]], 0.97)
+        return to_json(Dissections(parts, parts))
+    if claim == "saliency":
+        return to_json(Saliency(0.3 + 0.2 * float(variant.rpartition(" ")[2]), 0, [], [], []))
+    return {"correlation": sweep(variant), "imbalance": {"predicted": BENT}}.get(claim)
+
+
+def end_at(record, accuracy):
+    """Another test accuracy at the end of a run."""
+    record.history[-1] = replace(record.history[-1], test=scores(a=accuracy, b=accuracy))
 
 
 def criteria_of(claim, evidence):
@@ -116,7 +133,7 @@ def test_a_claim_holds_on_numbers_that_support_it(name):
 def test_every_measure_decides(measure, value):
     claim = find_claim("single-source" if measure.startswith("s_") else "multi-source")
     evidence = supporting(claim)
-    evidence["learned-norm"][0]["history"][-1]["collapse"][measure] = value
+    evidence["learned-norm"][0].history[-1].collapse[measure] = value
     assert [c.verdict == "met" for c in criteria_of(claim, evidence)].count(False) == 1
 
 
@@ -139,8 +156,7 @@ def test_accuracy_decides(name, head, tolerance):
     evidence = supporting(claim)
     for points, holds in ((0.99 * tolerance, True), (1.01 * tolerance, False)):
         shifted = copy.deepcopy(evidence)
-        row = shifted[head][0]["history"][-1]
-        row["test"] = {"accuracy": {"a": 0.99 - points / 100, "b": 0.99 - points / 100}}
+        end_at(shifted[head][0], 0.99 - points / 100)
         assert all(criterion.verdict == "met" for criterion in criteria_of(claim, shifted)) is holds
 
 
@@ -160,7 +176,7 @@ def test_defaults_hold_unless_another_setting_is_ahead(better):
 def test_every_measure_decides_on_dissection(head, measure, value):
     claim = find_claim("dissection")
     evidence = supporting(claim)
-    evidence[head][0]["extra"]["after"][measure] = value
+    evidence[head][0].extra["after"][measure] = value
     assert [c.verdict == "met" for c in criteria_of(claim, evidence)].count(False) == 1
 
 
@@ -171,7 +187,7 @@ def test_the_worst_strategy_decides_on_weighting(strategy, head, value):
     claim = find_claim("weighting")
     for measure in ("s_nc1_ratio", "s_nc5"):
         evidence = supporting(claim)
-        evidence[f"{strategy}, {head}"][0]["history"][-1]["collapse"][measure] = value
+        evidence[f"{strategy}, {head}"][0].history[-1].collapse[measure] = value
         assert [c.verdict == "met" for c in criteria_of(claim, evidence)].count(False) == 1
 
 
@@ -179,8 +195,7 @@ def test_accuracy_decides_on_weighting_by_its_mean_over_strategies():
     claim = find_claim("weighting")
     for points, holds in ((0.19 * len(WEIGHTINGS), True), (0.21 * len(WEIGHTINGS), False)):
         evidence = supporting(claim)
-        row = evidence["famo, compound"][0]["history"][-1]
-        row["test"] = {"accuracy": {"a": 0.99 - points / 100, "b": 0.99 - points / 100}}
+        end_at(evidence["famo, compound"][0], 0.99 - points / 100)
         assert (
             all(criterion.verdict == "met" for criterion in criteria_of(claim, evidence)) is holds
         )
@@ -193,14 +208,15 @@ def test_angles_decide_on_imbalance(variant):
     etfs = torch.block_diag(*2 * [torch.tensor([[1.0, -1.0], [-1.0, 1.0]])])
     bent = torch.tensor(BENT)
     for share, met in ((0.68, True), (0.65, False)):  # of the way: 0.32 / 0.68 and 0.35 / 0.65
-        evidence[variant][0]["gram"] = (etfs + share * (bent - etfs)).tolist()
+        gram = (etfs + share * (bent - etfs)).tolist()
+        evidence[variant] = [replace(evidence[variant][0], gram=gram)]
         assert all(criterion.verdict == "met" for criterion in criteria_of(claim, evidence)) is met
 
 
 def test_unequal_tasks_decide_on_imbalance():
     claim = find_claim("imbalance")
     evidence = supporting(claim)
-    evidence["10 and 4 classes"][0]["history"][-1]["collapse"]["s_nc1_ratio"] = 1.0
+    evidence["10 and 4 classes"][0].history[-1].collapse["s_nc1_ratio"] = 1.0
     assert [c.verdict == "met" for c in criteria_of(claim, evidence)].count(False) == 1
 
 
@@ -213,7 +229,7 @@ def test_overlaps_decide_on_saliency(head, overlaps, met):
     claim = find_claim("saliency")
     evidence = supporting(claim)
     for share, value in zip((0.1, 0.5, 0.9), overlaps, strict=True):
-        evidence[f"{head}, {share}"][0]["extra"]["overlap"] = value
+        evidence[f"{head}, {share}"][0].extra["overlap"] = value
     assert sum(c.verdict == "met" for c in criteria_of(claim, evidence)) == 2 + met
 
 
@@ -221,14 +237,15 @@ def test_cosines_decide_on_correlation():
     claim = find_claim("correlation")
     for cosine, held in ((0.0, 1), (0.28, 3), (0.9, 1)):  # the theorem says 1/3 at p = 0.8
         evidence = supporting(claim)
-        evidence["p = 0.8"][0]["extra"]["cosine"] = cosine
+        evidence["p = 0.8"][0].extra["cosine"] = cosine
         assert [c.verdict == "met" for c in criteria_of(claim, evidence)].count(True) == held
 
 
 def test_savings_decide_on_parameter_efficient():
     claim = find_claim("parameter-efficient")
     evidence = supporting(claim)
-    evidence["compound"][0]["counts"]["optimizer_state_bytes"] = 100
+    (own,) = evidence["compound"]
+    evidence["compound"] = [replace(own, counts=replace(own.counts, optimizer_state_bytes=100))]
     assert [c.verdict == "met" for c in criteria_of(claim, evidence)].count(False) == 1
 
 
@@ -243,7 +260,7 @@ def test_a_criterion_is_decided_by_its_interval(relation):
     assert criterion(2.0, 2.0).verdict == "met"  # at the threshold, and no spread
     assert criterion(3.0).verdict == criterion(1.0).verdict == "undecided"  # one seed
     assert criterion(math.nan, 2.0).verdict == "not met"
-    assert low.to_json()["interval"]["mean"] == pytest.approx(1.1)
+    assert low.interval.mean == pytest.approx(1.1)
 
 
 def test_the_number_of_seeds_that_would_decide():
@@ -270,6 +287,15 @@ def test_the_verdict_on_a_claim(verdicts, expected):
     assert overall(verdicts) == expected
 
 
+@dataclass(frozen=True)
+class Seen:
+    """An examination."""
+
+    images: int
+    training: bool
+    epochs: int
+
+
 def on_digits(claim_name="a"):
     """A claim on images that need no files."""
     hostile = "<script>alert(1)</script>"
@@ -281,18 +307,16 @@ def on_digits(claim_name="a"):
         judge=lambda evidence: [
             Criterion(
                 hostile,
-                [len(r["history"]) for r in next(iter(evidence.values()))],
+                [len(r.history) for r in next(iter(evidence.values()))],
                 "at least",
                 2,
                 hostile,
             )
         ],
         measures=("s_nc1_ratio",),
-        examine=lambda network, data, result: {
-            "images": len(data.test),
-            "training": network.training,
-            "epochs": len(result.history),
-        },
+        examine=lambda network, data, result: Seen(
+            len(data.test), network.training, len(result.history)
+        ),
     )
 
 
@@ -304,15 +328,14 @@ def request(tmp_path, **changes):
 def test_a_claim_is_run_once_examined_judged_and_shown(tmp_path):
     claim = on_digits()
     found = gather(claim, request(tmp_path, seeds=(0, 1)))
-    records = next(iter(found["evidence"].values()))
-    assert [r["seed"] for r in records] == [0, 1]
-    assert records[0]["extra"] == {"images": 200, "training": False, "epochs": 2}
-    assert found["verdict"] == "holds"
+    records = next(iter(found.evidence.values()))
+    assert [r.seed for r in records] == [0, 1]
+    assert extras(records, Seen) == [Seen(images=200, training=False, epochs=2)] * 2
+    assert found.verdict == "holds"
     assert verdict(found).startswith("Holds at reduced size; not run at full size: 1 of 1")
 
     again = gather(claim, request(tmp_path, seeds=(0, 1)))  # trains nothing
     assert again == found
-    assert json.loads(json.dumps(found, allow_nan=False)) == found
 
     write_claim(claim, found, tmp_path / "a.html")
     page = Page()
@@ -325,9 +348,9 @@ def test_a_claim_is_run_once_examined_judged_and_shown(tmp_path):
 def test_evidence_can_be_judged_again_from_its_file(tmp_path):
     claim = on_digits()
     found = gather(claim, request(tmp_path))
-    kept = json.loads(json.dumps(found))
-    anew = judged(claim, kept["size"], kept["evidence"]) | {"provenance": kept["provenance"]}
-    assert anew == found
+    kept = from_json(Judged, json.loads(json.dumps(to_json(found), allow_nan=False)))
+    assert kept == found
+    assert claim.judge(kept.evidence) == found.criteria
 
 
 RESULTS = Path(__file__).parents[3] / "recipes" / "results" / "claims"
@@ -335,22 +358,25 @@ RESULTS = Path(__file__).parents[3] / "recipes" / "results" / "claims"
 
 @pytest.mark.parametrize("file", sorted(RESULTS.glob("*.json")), ids=lambda file: file.stem)
 def test_committed_verdicts_follow_from_their_evidence(file, tmp_path):
-    kept = read_json(file)
-    claim = find_claim(kept["claim"])
-    assert set(kept["evidence"]) == set(claim.plans[kept["size"]].variants)
-    anew = judged(claim, kept["size"], kept["evidence"])
-    assert {name: kept[name] for name in anew} == anew
+    written, kept = read_json(file), read_record(Judged, file)
+    claim = find_claim(kept.claim)
+    assert set(kept.evidence) == set(claim.plans[kept.size].variants)
+    anew = to_json(replace(kept, criteria=claim.judge(kept.evidence)))
+    assert {name: anew[name] for name in ("criteria", "verdict")} == {
+        name: written[name] for name in ("criteria", "verdict")
+    }
     assert len(numbers_table(claim, kept)) > len(claim.measures)
     write_claim(claim, kept, tmp_path / "claim.html")
     page = (tmp_path / "claim.html").read_text("utf-8")
     assert verdict(kept) in page
-    assert kept["provenance"]["commit"] in page
+    assert kept.provenance.commit in page
 
 
 def test_a_table_of_many_variants_has_a_row_for_each():
     claim = find_claim("weighting")
     evidence = supporting(claim)
-    header, *rows = numbers_table(claim, {"evidence": evidence})
+    judged = Judged(claim.name, "reduced", evidence, claim.judge(evidence), PROVENANCE)
+    header, *rows = numbers_table(claim, judged)
     assert [row[0] for row in rows] == list(evidence)
     assert header[:2] == ("", "test accuracy, %")
 
@@ -388,9 +414,9 @@ def test_a_head_fixed_midway_ends_without_head_weights(tmp_path):
         judge=lambda _: [],
         measures=(),
     )
-    (found,) = gather(claim, request(tmp_path, seeds=(0,)))["evidence"]["midway"]
-    assert found["counts"]["head_parameters"] <= 21  # biases, and one scale
-    assert len(found["history"]) == 2  # from before its epoch, and after it
+    (found,) = gather(claim, request(tmp_path, seeds=(0,))).evidence["midway"]
+    assert found.counts.head_parameters <= 21  # biases, and one scale
+    assert len(found.history) == 2  # from before its epoch, and after it
 
 
 def test_directories_have_names_that_every_system_takes(tmp_path):

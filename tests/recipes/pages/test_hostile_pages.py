@@ -6,11 +6,17 @@ from pathlib import Path
 import pytest
 
 from recipes.claims import find_claim
+from recipes.claims.claim import Judged
 from recipes.claims.report import write_claim
 from recipes.comparison.report import write_report
+from recipes.comparison.summary import Comparison
 from recipes.conversion.report import write_convert_report
+from recipes.conversion.summary import Summary as Conversions
+from recipes.records import from_json
 from recipes.storage import read_json
+from recipes.verification.descent import Summary as Grid
 from recipes.verification.grid_report import write_grid_report
+from recipes.verification.images import Summary as Sweep
 from recipes.verification.images_report import write_images_report
 from tests.html_page import Page
 
@@ -24,13 +30,13 @@ def single_source(result, path):
 
 
 PAGES = {
-    "nearest-heads": (write_report, {"heads", "tasks", "accuracy_by_task"}),
-    "convert": (write_convert_report, {"heads", "ways"}),
-    "theory": (write_grid_report, set()),
-    "theory_images": (write_images_report, {"heads", "fits"}),
-    "claims/single-source": (single_source, {"tasks", "accuracy"}),
+    "nearest-heads": (write_report, Comparison, {"heads", "tasks", "accuracy_by_task"}),
+    "convert": (write_convert_report, Conversions, {"heads", "ways"}),
+    "theory": (write_grid_report, Grid, set()),
+    "theory_images": (write_images_report, Sweep, {"heads", "fits"}),
+    "claims/single-source": (single_source, Judged, {"tasks", "accuracy"}),
 }
-"""How each is rendered, and under what keys names stand that the user chose."""
+"""How each is rendered, of what, and under what keys names stand that the user chose."""
 
 LOOKED_UP = {"date", "theorem", "relation", "size"}
 """Strings that the pages go by, and that only the programs write."""
@@ -48,15 +54,15 @@ def hostile(value, named, key=None):
 
 @pytest.mark.parametrize("name", PAGES)
 def test_hostile_strings_are_shown_as_they_are(name, tmp_path):
-    write, named = PAGES[name]
+    write, kind, named = PAGES[name]
     good = read_json(RESULTS / f"{name}.json")
     bad = hostile(good, named)
     pages = {}
-    for kind, result in (("good", good), ("bad", json.loads(json.dumps(bad)))):
-        write(result, tmp_path / "page.html")
-        pages[kind] = Page()
+    for label, result in (("good", good), ("bad", json.loads(json.dumps(bad)))):
+        write(from_json(kind, result), tmp_path / "page.html")
+        pages[label] = Page()
         text = (tmp_path / "page.html").read_text("utf-8")
-        pages[kind].feed(text)
+        pages[label].feed(text)
     assert pages["bad"].is_self_contained()
     assert pages["bad"].tags.count("svg") == pages["good"].tags.count("svg")
     assert "&lt;script&gt;" in text

@@ -3,7 +3,7 @@ import math
 import os
 import subprocess
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,9 @@ from etf_heads.theory import binary_cosine
 from recipes.data import SHARES
 from recipes.data.digits import TRAIN_BINARY, binary_digits
 from recipes.provenance import provenance
+from recipes.records import from_json, to_json
 from recipes.verification.config import Grid, Images
+from recipes.verification.descent import Summary as GridSummary
 from recipes.verification.descent import check
 from recipes.verification.effective import (
     closed_form,
@@ -23,7 +25,7 @@ from recipes.verification.effective import (
     limit_cosine,
 )
 from recipes.verification.grid_report import grid_table, grid_verdict, write_grid_report
-from recipes.verification.images import SweepRun, summarise
+from recipes.verification.images import Summary, SweepRun, summarise
 from recipes.verification.images_report import images_table, images_verdict, write_images_report
 from recipes.verification.problems import general, grid, two_binary_tasks
 from tests.html_page import Page
@@ -41,13 +43,8 @@ def lines():
 
 
 def grid_summary(lines):
-    return {
-        "tolerance": TOLERANCE,
-        "starts": 2,
-        "agrees": all(line.agrees(TOLERANCE) for line in lines),
-        "lines": [asdict(line) | {"agrees": line.agrees(TOLERANCE)} for line in lines],
-        "provenance": provenance("cpu") | {"processes": 1, "device": "<i>a machine</i>"},
-    }
+    made = replace(provenance("cpu", processes=1), device="<i>a machine</i>")
+    return GridSummary(TOLERANCE, 2, lines, made)
 
 
 def test_descent_ends_where_theory_says(lines):
@@ -79,7 +76,7 @@ def test_a_wrong_theory_is_found_out(wrong):
     line = check(replace(problem, sources=(replace(source, **{wrong: value}),)), starts=1)
     assert not line.agrees(TOLERANCE)
     summary = grid_summary([line])
-    assert not summary["agrees"]
+    assert not summary.agrees
     assert "1 of 1 problems deviate" in grid_verdict(summary)
     assert grid_table(summary)[-1][-1] == "DISAGREES"
 
@@ -124,10 +121,10 @@ def optimal_network(share, lambda_w, lambda_h):
 
 def test_effective_lambdas_of_the_optimum_are_its_own():
     found = effective_lambdas(*optimal_network(0.8, 5e-3, 1e-5))
-    assert math.isclose(found["lambda_w"], 5e-3, rel_tol=1e-9)
-    assert math.isclose(found["lambda_h"], 1e-5, rel_tol=1e-9)
-    assert math.isclose(found["strength_different"], 2e-5, rel_tol=1e-9)
-    assert math.isclose(found["cosine_from_margins"], binary_cosine(0.8, 5e-3, 1e-5, 400))
+    assert math.isclose(found.lambda_w, 5e-3, rel_tol=1e-9)
+    assert math.isclose(found.lambda_h, 1e-5, rel_tol=1e-9)
+    assert math.isclose(found.strength_different, 2e-5, rel_tol=1e-9)
+    assert math.isclose(found.cosine_from_margins, binary_cosine(0.8, 5e-3, 1e-5, 400))
 
 
 def test_fit_finds_the_strength_of_the_closed_form():
@@ -145,22 +142,22 @@ def sweep():
         for p, c in zip(shares, closed_form(shares, 2e-5), strict=True)
     ]
     settings = {"backbone": "<u>cnn</u>", "epochs": 1}
-    origin = provenance("cpu") | {"processes": 1, "mixed_precision": "no"}
-    return summarise(runs) | {"settings": settings, "provenance": origin, "examined": "c" * 40}
+    made = provenance("cpu", processes=1, mixed_precision="no")
+    return Summary(**vars(summarise(runs)), settings=settings, provenance=made, examined="c" * 40)
 
 
 def test_sweep_is_summarised_over_seeds(sweep):
-    cell = sweep["heads"]["learned-norm"][1]
-    assert cell["cosine"]["n"] == 2
-    assert math.isclose(cell["at_share"]["mean"], 0.9 * 0.98 + 0.1 * 0.9)
-    assert math.isclose(cell["balanced"]["mean"], 0.94)
-    assert list(sweep["fits"]) == ["learned-norm"]
-    assert sweep["fits"]["learned-norm"]["rms"] < 0.01
+    cell = sweep.heads["learned-norm"][1]
+    assert cell.cosine.n == 2
+    assert math.isclose(cell.at_share.mean, 0.9 * 0.98 + 0.1 * 0.9)
+    assert math.isclose(cell.balanced.mean, 0.94)
+    assert list(sweep.fits) == ["learned-norm"]
+    assert sweep.fits["learned-norm"].rms < 0.01
     assert "better than “learned-norm” nowhere and worse nowhere" in images_verdict(sweep)
     assert {len(line) for line in images_table(sweep)} == {3}
-    alone = summarise([SweepRun(**run) for run in sweep["runs"] if run["seed"] == 0])
+    alone = summarise([run for run in sweep.runs if run.seed == 0])
     assert "With one seed, no more can be said" in images_verdict(alone)
-    json.dumps(sweep, allow_nan=False)
+    assert from_json(Summary, json.loads(json.dumps(to_json(sweep), allow_nan=False))) == sweep
 
 
 @pytest.mark.parametrize(("kind", "pictures"), [("grid", 3), ("images", 2)])
