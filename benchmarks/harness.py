@@ -159,6 +159,33 @@ def timings(
     return times
 
 
+def step_memory(
+    make_step: Callable[[str, Sequence[int], str], Callable[[], object]],
+    method: str,
+    size: Sequence[int],
+    device: str,
+    *,
+    tiny: Sequence[int],
+    steps: int,
+) -> dict[str, Any]:
+    """Bytes that steps take at their peak, above what a tiny one has in memory.
+
+    Args:
+        make_step: makes a step of a method, a size and a device.
+        method: what is measured.
+        size: of the steps.
+        device: where to measure.
+        tiny: size of a step that loads the code, before memory is counted.
+        steps: their number.
+    """
+    make_step(method, tiny, device)()
+    before = reset_peak(device)
+    step = make_step(method, size, device)
+    for _ in range(steps):
+        step()
+    return {"bytes": peak(device) - before}
+
+
 def reset_peak(device: str) -> int:
     """Bytes in use now; :func:`peak` counts from here, where the system can do that."""
     if torch.device(device).type == "cuda":

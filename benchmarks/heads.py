@@ -44,8 +44,7 @@ from benchmarks.harness import (
     in_own_process,
     in_turn,
     numbers_by_x,
-    peak,
-    reset_peak,
+    step_memory,
     write_result,
 )
 from etf_heads import CompoundETFHead
@@ -213,16 +212,6 @@ def measure_times(
     return in_turn(steps, device, seconds=seconds)
 
 
-def measure_memory(method: str, size: Sequence[int], device: str) -> dict[str, Any]:
-    """Bytes that a step takes at its peak, above what a tiny one has in memory."""
-    make_step(method, (2, max(4, 2 * size[2]), size[2], 2), device)()  # code that is loaded once
-    before = reset_peak(device)
-    step = make_step(method, size, device)
-    for _ in range(3):
-        step()
-    return {"bytes": peak(device) - before}
-
-
 def main(
     *,
     sizes: tuple[Size, ...] = (),
@@ -251,7 +240,13 @@ def main(
             entries.append({**named, "method": method, **timed})
             if size[1] * size[2] * size[3] >= LARGE:
                 entries[-1]["memory"] = in_own_process(
-                    measure_memory, method=method, size=size, device=device
+                    step_memory,
+                    make_step=make_step,
+                    method=method,
+                    size=size,
+                    tiny=(2, max(4, 2 * size[2]), size[2], 2),
+                    steps=3,
+                    device=device,
                 )
             print(_line(entries[-1]), flush=True)
     write_result(output, device, {"steps": entries})

@@ -45,8 +45,7 @@ from benchmarks.harness import (
     in_own_process,
     in_turn,
     numbers_by_x,
-    peak,
-    reset_peak,
+    step_memory,
     write_result,
 )
 from etf_heads import SphericalCodeHead
@@ -179,16 +178,6 @@ def measure_times(
     return in_turn(steps, device, seconds=seconds, least=least)
 
 
-def measure_memory(method: str, size: Sequence[int], device: str) -> dict[str, Any]:
-    """Bytes that a step takes at its peak, above what a tiny one has in memory."""
-    make_step(method, (2, 16, 64), device)()  # code that is loaded once
-    before = reset_peak(device)
-    step = make_step(method, size, device)
-    for _ in range(2):
-        step()
-    return {"bytes": peak(device) - before}
-
-
 def main(
     *,
     sizes: tuple[Size, ...] = (),
@@ -226,7 +215,13 @@ def main(
             if method in methods:
                 entry |= times.get(method, times)
                 entry["memory"] = in_own_process(
-                    measure_memory, method=method, size=size, device=device
+                    step_memory,
+                    make_step=make_step,
+                    method=method,
+                    size=size,
+                    tiny=(2, 16, 64),
+                    steps=2,
+                    device=device,
                 )
             else:
                 entry["stopped"] = f"needs {needs / 2**30:.1f} GiB, {free / 2**30:.1f} are free"

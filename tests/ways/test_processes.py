@@ -6,10 +6,10 @@ from torch import distributed as dist
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from torch.multiprocessing import get_context, start_processes
 from torch.nn.parallel import DistributedDataParallel
 
 from tests.ways.networks import MAKERS, Network, train
+from tests.ways.two_processes import found_by
 
 pytestmark = pytest.mark.skipif(not dist.is_available(), reason="needs torch.distributed")
 
@@ -38,29 +38,17 @@ def sharded(kind, rank):
 WAYS = {"DDP": replicated, "FSDP2": sharded}
 
 
-def work(rank, directory, results):
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", init_method=f"file://{directory}/store", rank=rank, world_size=2
-    )
+def work(rank):
     for way, run in WAYS.items():
         for kind in MAKERS:
             state = run(kind, rank)
-            results.put((way, kind, rank, {name: t.tolist() for name, t in state.items()}))
-    dist.barrier()
-    dist.destroy_process_group()
+            yield way, kind, rank, {name: t.tolist() for name, t in state.items()}
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    context = get_context("spawn")
-    results = context.Manager().Queue()
-    start_processes(work, (tmp_path_factory.mktemp("store"), results), nprocs=2)
-    states = {}
-    while not results.empty():
-        way, kind, rank, state = results.get()
-        states[way, kind, rank] = state
-    return states
+    states = found_by(work, tmp_path_factory.mktemp("store"))
+    return {(way, kind, rank): state for way, kind, rank, state in states}
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -6,10 +6,10 @@ from torch import distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
-from torch.multiprocessing import get_context, start_processes
 
 from etf_heads import ClassMeanHead, CompoundETFHead, CorrelatedETFHead, ETFHead, NearestETFHead
 from tests.cases import all_logits
+from tests.ways.two_processes import found_by
 
 pytestmark = pytest.mark.skipif(not dist.is_available(), reason="needs torch.distributed")
 
@@ -72,11 +72,7 @@ def _places(option):
     return (False, True) if option in APART else (False,)
 
 
-def work(rank, directory, results):
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", init_method=f"file://{directory}/store", rank=rank, world_size=2
-    )
+def work(rank):
     mesh = init_device_mesh("cpu", (2,))
     for head in MAKERS:
         for option in OPTIONS:
@@ -86,25 +82,17 @@ def work(rank, directory, results):
                     fully_shard(model.head, mesh=mesh)
                 fully_shard(model, mesh=mesh)
                 tensors = [t.tolist() for t in dense(trained(model).head)]
-                results.put((rank, head, option, apart, tensors))
+                yield rank, head, option, apart, tensors
     policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, output_dtype=torch.float32)
     model = Model("CompoundETFHead", "batch")
     fully_shard(model, mesh=mesh, mp_policy=policy)
-    results.put((rank, "mixed", "", False, [t.tolist() for t in dense(trained(model).head)]))
-    dist.barrier()
-    dist.destroy_process_group()
+    yield rank, "mixed", "", False, [t.tolist() for t in dense(trained(model).head)]
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    context = get_context("spawn")
-    results = context.Manager().Queue()
-    start_processes(work, (tmp_path_factory.mktemp("store"), results), nprocs=2)
-    answers = {}
-    while not results.empty():
-        *key, tensors = results.get()
-        answers[tuple(key)] = [torch.tensor(t) for t in tensors]
-    return answers
+    answers = found_by(work, tmp_path_factory.mktemp("store"))
+    return {tuple(key): [torch.tensor(t) for t in tensors] for *key, tensors in answers}
 
 
 @pytest.mark.parametrize("rank", [0, 1])
