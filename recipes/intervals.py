@@ -12,17 +12,11 @@ from scipy import stats
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean and the 95% interval around it.
+    """A mean and the 95% interval around it."""
 
-    Attributes:
-        mean: of the values.
-        half: half the width of the interval; None for a single value.
-        n: number of values.
-    """
-
-    mean: float
-    half: float | None
-    n: int
+    mean: float  # of the values
+    half: float | None  # half the width of the interval; None for a single value
+    n: int  # number of values
 
     @property
     def spread(self) -> float:

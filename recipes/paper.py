@@ -9,12 +9,12 @@ numbers; everything is in ``CLAIM.json``, and on a page of its own, ``CLAIM.html
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from recipes import claims
+from recipes.claims.request import Request
 from recipes.command import command
 
 if TYPE_CHECKING:
@@ -28,32 +28,16 @@ else:
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Request):
     """The claims to test, their size, and the directories.
 
     Attributes:
         claims: their names; all of them by default.
-        size: reduced takes minutes a claim on two CPU cores; full is what papers train, for a GPU.
-        root: directory of the data files, as torchvision lays them out.
-        download: let torchvision fetch files that are not there.
-        seeds: train with these in place of each claim's own.
-        epochs: train for so long in place of each claim's own.
-        jobs: train so many runs at once, each in a process of its own; seconds are those of a
-            shared machine then.
-        output: directory of runs, results and pages. Finished runs in it are not run again, and
-            a run that was killed goes on.
         render_only: run nothing; judge the results that are in the output directory, by the rule
             as it stands now, and write their pages.
     """
 
     claims: Annotated[tuple[ClaimName, ...], tyro.conf.Positional] = ("all",)
-    size: Literal["reduced", "full"] = "reduced"
-    root: Path = Path("data")
-    download: bool = False
-    seeds: tuple[int, ...] = ()
-    epochs: int | None = None
-    jobs: int = 1
-    output: Path = Path("runs/paper")
     render_only: bool = False
 
 
@@ -72,7 +56,7 @@ def main() -> None:
 
 def _claim(claim: Claim, options: Options, state: PartialState) -> None:
     from recipes.claims.claim import Judged
-    from recipes.claims.evidence import Request, gather
+    from recipes.claims.evidence import gather
     from recipes.claims.report import criteria_table, numbers_table, verdict, write_claim
     from recipes.pages.tables import terminal_table
     from recipes.records import read_record, to_json
@@ -83,18 +67,7 @@ def _claim(claim: Claim, options: Options, state: PartialState) -> None:
         found = read_record(Judged, place)
         judged = replace(found, criteria=claim.judge(found.evidence))
     else:
-        judged = gather(
-            claim,
-            Request(
-                size=options.size,
-                output=options.output,
-                root=options.root,
-                download=options.download,
-                seeds=options.seeds,
-                epochs=options.epochs,
-                jobs=options.jobs,
-            ),
-        )
+        judged = gather(claim, options)
     if state.is_main_process:
         write_json(place, to_json(judged), indent=None)
         page = place.with_suffix(".html")

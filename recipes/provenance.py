@@ -29,29 +29,17 @@ PACKAGES = (
 
 @dataclass(frozen=True)
 class Provenance:
-    """What produced a result, and when.
+    """What produced a result, and when."""
 
-    Attributes:
-        date: in UTC, ISO 8601.
-        commit: see :func:`commit`.
-        python: version.
-        platform: operating system.
-        packages: see :func:`versions`.
-        device: name of the hardware.
-        cpu_threads: of torch.
-        processes: of a launch.
-        mixed_precision: arithmetic of the forward pass.
-    """
-
-    date: str
-    commit: str | None
-    python: str
-    platform: str
-    packages: dict[str, str]
-    device: str
-    cpu_threads: int
-    processes: int | None = None
-    mixed_precision: str | None = None
+    date: str  # in UTC, ISO 8601
+    commit: str | None  # see commit()
+    python: str  # version
+    platform: str  # operating system
+    packages: dict[str, str]  # see versions()
+    device: str  # name of the hardware
+    cpu_threads: int  # of torch
+    processes: int | None = None  # of a launch
+    mixed_precision: str | None = None  # arithmetic of the forward pass
 
 
 def provenance(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from recipes.claims.request import Size
 from recipes.comparison.tuning import Trial
 from recipes.data.images import ImageData
 from recipes.intervals import Interval, interval, seeds_needed
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
 
 X = TypeVar("X")
 
-Size = Literal["reduced", "full"]
-"""Minutes on two CPU cores; or what the papers train, for which a GPU is needed."""
-
 Verdict = Literal["met", "not met", "undecided"]
 """Of a criterion: its interval is right of its threshold, wrong of it, or has it within."""
 
@@ -37,27 +35,16 @@ Settings = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Record:
-    """One finished run.
+    """One finished run."""
 
-    Attributes:
-        seed: of the run.
-        history: as in :class:`~recipes.training.result.RunResult`, like the next three.
-        tasks: number of classes by task name.
-        gram: cosines between the final class vectors.
-        counts: sizes of head, model, checkpoint and optimiser state.
-        settings: by the names that they had then.
-        extra: what the claim's own examination found, as JSON values; see :func:`extras`.
-        tuned: the trials before it, if there were any.
-    """
-
-    seed: int
-    history: list[Epoch]
-    tasks: dict[str, int]
-    gram: list[list[float]] | None
-    counts: Counts
-    settings: dict[str, Any]
-    extra: Any = None
-    tuned: tuple[Trial, ...] = ()
+    seed: int  # of the run
+    history: list[Epoch]  # as in RunResult, like the next three
+    tasks: dict[str, int]  # number of classes by task name
+    gram: list[list[float]] | None  # cosines between the final class vectors
+    counts: Counts  # sizes of head, model, checkpoint and optimiser state
+    settings: dict[str, Any]  # by the names that they had then
+    extra: Any = None  # JSON values of the claim's own examination, see extras()
+    tuned: tuple[Trial, ...] = ()  # the trials before it, if there were any
 
 
 Evidence = Mapping[str, Sequence[Record]]
@@ -163,23 +150,14 @@ def overall(verdicts: Iterable[str]) -> Overall:
 
 @dataclass(frozen=True)
 class Judged:
-    """The evidence for a claim, and what its rule makes of it.
-
-    Attributes:
-        claim: its name.
-        size: of the runs.
-        evidence: of the runs.
-        criteria: by the claim's rule.
-        verdict: by the criteria.
-        provenance: of the first run.
-    """
+    """The evidence for a claim, and what its rule makes of it."""
 
     claim: str
-    size: Size
-    evidence: dict[str, list[Record]]
-    criteria: list[Criterion]
-    verdict: Overall = field(init=False)
-    provenance: Provenance
+    size: Size  # of the runs
+    evidence: dict[str, list[Record]]  # of the runs
+    criteria: list[Criterion]  # by the claim's rule
+    verdict: Overall = field(init=False)  # by the criteria
+    provenance: Provenance  # of the first run
 
     def __post_init__(self) -> None:
         verdict = overall(criterion.verdict for criterion in self.criteria)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from recipes.claims.claim import Claim, Judged, Plan, Record, Size, Variant
+from recipes.claims.claim import Claim, Judged, Plan, Record, Variant
+from recipes.claims.request import Request
 from recipes.comparison.tuning import Tuned, tune
 from recipes.data import DATASETS, load_data
 from recipes.records import to_json
@@ -20,29 +21,6 @@ from recipes.training.result import RunResult, trained_network
 from recipes.training.settings import PRESETS, TRIAL_SEED, RunConfig
 
 EXAMINED = "examined.json"
-
-
-@dataclass(frozen=True)
-class Request:
-    """Options of the command line.
-
-    Attributes:
-        size: of the runs.
-        output: directory of all claims; each has one of its own in it.
-        root: of the data files.
-        download: let torchvision fetch files that are not there.
-        seeds: in place of the plan's.
-        epochs: in place of the plan's.
-        jobs: runs at once.
-    """
-
-    size: Size
-    output: Path
-    root: Path
-    download: bool
-    seeds: tuple[int, ...] = ()
-    epochs: int | None = None
-    jobs: int = 1
 
 
 def gather(claim: Claim, request: Request) -> Judged:

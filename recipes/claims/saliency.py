@@ -156,21 +156,13 @@ def train_if_maps_can_be_made(config: RunConfig) -> RunResult:
 
 @dataclass(frozen=True)
 class Saliency:
-    """Saliency maps of a network on test images.
+    """Saliency maps of a network on test images."""
 
-    Attributes:
-        overlap: mean overlap of both tasks' maps.
-        empty: images with an empty map, left out of it.
-        images: a few of them to look at, shape (n, H, W).
-        labels: theirs, (n, T).
-        maps: of each task on these images, (T, n, H, W).
-    """
-
-    overlap: float
-    empty: int
-    images: list[list[list[int]]]
-    labels: list[list[int]]
-    maps: list[list[list[list[float]]]]
+    overlap: float  # mean overlap of both tasks' maps
+    empty: int  # images with an empty map, left out of it
+    images: list[list[list[int]]]  # a few of them to look at, shape (n, H, W)
+    labels: list[list[int]]  # theirs, (n, T)
+    maps: list[list[list[list[float]]]]  # of each task on these images, (T, n, H, W)
 
 
 def examine(network: Network, data: ImageData, result: RunResult) -> Saliency:

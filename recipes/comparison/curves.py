@@ -23,15 +23,10 @@ class Curve:
 
 @dataclass(frozen=True)
 class Curves:
-    """Measures over epochs.
+    """Measures over epochs."""
 
-    Attributes:
-        epochs: at whose ends they were measured.
-        curves: by measure, :data:`TEST_ACCURACY` among them.
-    """
-
-    epochs: list[int]
-    curves: dict[str, Curve]
+    epochs: list[int]  # at whose ends they were measured
+    curves: dict[str, Curve]  # by measure, TEST_ACCURACY among them
 
 
 def curves_of(histories: Sequence[Sequence[Epoch]]) -> Curves:

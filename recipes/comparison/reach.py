@@ -21,19 +21,12 @@ Falling = Callable[[Epoch], float | None]
 
 @dataclass(frozen=True)
 class Reach:
-    """The runs of a head that reached a level.
+    """The runs of a head that reached a level."""
 
-    Attributes:
-        reached: their number.
-        of: number of all runs.
-        epochs: until the level, over those that reached it; None if there are none.
-        seconds: of training until then.
-    """
-
-    reached: int
-    of: int
-    epochs: Interval | None = None
-    seconds: Interval | None = None
+    reached: int  # their number
+    of: int  # number of all runs
+    epochs: Interval | None = None  # until the level, over those that reached it
+    seconds: Interval | None = None  # of training until then
 
 
 @dataclass(frozen=True)

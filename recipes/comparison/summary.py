@@ -21,56 +21,32 @@ PLAIN = "plain nn.Linear, as it comes"
 
 @dataclass(frozen=True, kw_only=True)
 class HeadSummary(Curves):
-    """The runs of one head.
+    """The runs of one head."""
 
-    Attributes:
-        accuracy: on the test images, mean over tasks.
-        accuracy_by_task: on the test images.
-        train_accuracy: mean over tasks.
-        difference: test accuracy less that of the baseline, paired by seed.
-        differences: these, a seed each; none in results written without them.
-        to_target: time to the test accuracy of the baseline's run with the same seed.
-        train_seconds: of whole trainings.
-        counts: sizes of head, model, checkpoint and optimiser state.
-        gram: cosines between the class vectors of the first run, where they are not too many.
-        cost: seconds a step of head and loss.
-    """
-
-    accuracy: Interval
-    accuracy_by_task: dict[str, Interval]
-    train_accuracy: Interval
-    difference: Interval
-    differences: list[float] = field(default_factory=list)
-    to_target: Reach
-    train_seconds: Interval
-    counts: Counts
-    gram: list[list[float]] | None
-    cost: HeadCost
+    accuracy: Interval  # on the test images, mean over tasks
+    accuracy_by_task: dict[str, Interval]  # on the test images
+    train_accuracy: Interval  # mean over tasks
+    difference: Interval  # test accuracy less that of the baseline, paired by seed
+    differences: list[float] = field(default_factory=list)  # a seed each
+    to_target: Reach  # time to the test accuracy of the baseline's run with the same seed
+    train_seconds: Interval  # of whole trainings
+    counts: Counts  # sizes of head, model, checkpoint and optimiser state
+    gram: list[list[float]] | None  # cosines of class vectors, of the first run
+    cost: HeadCost  # seconds a step of head and loss
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Several heads beside each other, each with the same seeds; ``comparison.json``.
+    """Several heads beside each other, each with the same seeds; ``comparison.json``."""
 
-    Attributes:
-        heads: in the order of the runs.
-        baseline: the head that the others are compared with, seed by seed.
-        reach: levels by curve, see :func:`recipes.comparison.reach.levels`.
-        tasks: number of classes by task name.
-        seeds: of each head.
-        settings: those that all runs share.
-        tuning: what tuning tried and chose, by head; nothing without it.
-        provenance: of the first run.
-    """
-
-    heads: dict[str, HeadSummary]
-    baseline: str
-    reach: dict[str, list[Level]]
-    tasks: dict[str, int]
-    seeds: list[int]
-    settings: dict[str, Any]
-    tuning: dict[str, Tuned] = field(default_factory=dict)
-    provenance: Provenance
+    heads: dict[str, HeadSummary]  # in the order of the runs
+    baseline: str  # the head that the others are compared with, seed by seed
+    reach: dict[str, list[Level]]  # by curve, see levels()
+    tasks: dict[str, int]  # number of classes by task name
+    seeds: list[int]  # of each head
+    settings: dict[str, Any]  # those that all runs share
+    tuning: dict[str, Tuned] = field(default_factory=dict)  # by head
+    provenance: Provenance  # of the first run
 
 
 def compare(

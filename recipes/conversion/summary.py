@@ -16,25 +16,15 @@ from recipes.training.settings import RunConfig
 
 @dataclass(frozen=True)
 class Converted:
-    """One trained network, swapped in one way and fine-tuned; test accuracies, means over tasks.
+    """One trained network, swapped in one way and fine-tuned; test accuracies, means over tasks."""
 
-    Attributes:
-        head: the learned head that the network was trained with.
-        seed: of its training.
-        way: one of ``CONVERSIONS``, or ``KEPT``.
-        rate: highest learning rate of the epoch of fine-tuning.
-        trained: accuracy of the trained network.
-        swapped: of the converted one, before any training.
-        tuned: after one epoch.
-    """
-
-    head: str
-    seed: int
-    way: str
-    rate: float
-    trained: float
-    swapped: float
-    tuned: float
+    head: str  # the learned head that the network was trained with
+    seed: int  # of its training
+    way: str  # one of CONVERSIONS, or KEPT
+    rate: float  # highest learning rate of the epoch of fine-tuning
+    trained: float  # accuracy of the trained network
+    swapped: float  # of the converted one, before any training
+    tuned: float  # after one epoch
 
 
 def converted(trained: RunResult, way: str, config: RunConfig, tuned: RunResult) -> Converted:
@@ -46,32 +36,20 @@ def converted(trained: RunResult, way: str, config: RunConfig, tuned: RunResult)
 
 @dataclass(frozen=True)
 class FineTuned:
-    """Networks after an epoch of fine-tuning, all paired by seed.
+    """Networks after an epoch of fine-tuning, all paired by seed."""
 
-    Attributes:
-        accuracy: on the test images.
-        difference: this less the accuracy of the trained networks.
-        to_kept: this less that of the learned heads trained on as much.
-    """
-
-    accuracy: Interval
-    difference: Interval
-    to_kept: Interval
+    accuracy: Interval  # on the test images
+    difference: Interval  # this less the accuracy of the trained networks
+    to_kept: Interval  # this less that of the learned heads trained on as much
 
 
 @dataclass(frozen=True)
 class Way:
-    """Networks converted in one way.
+    """Networks converted in one way."""
 
-    Attributes:
-        swapped: accuracy before any training.
-        swap: this less the accuracy of the trained networks.
-        tuned: after an epoch, for each rate in order.
-    """
-
-    swapped: Interval
-    swap: Interval
-    tuned: list[FineTuned]
+    swapped: Interval  # accuracy before any training
+    swap: Interval  # this less the accuracy of the trained networks
+    tuned: list[FineTuned]  # after an epoch, for each rate in order
 
 
 @dataclass(frozen=True)
@@ -84,25 +62,15 @@ class Conversions:
 
 @dataclass(frozen=True)
 class Summary:
-    """Conversions beside each other, each with the same seeds; ``convert.json``.
+    """Conversions beside each other, each with the same seeds; ``convert.json``."""
 
-    Attributes:
-        rates: learning rates of the epoch of fine-tuning.
-        heads: by learned head.
-        runs: all of them.
-        seeds: of the trainings.
-        settings: those that all trainings share.
-        provenance: of the first training.
-        converted: commit of the conversions.
-    """
-
-    rates: list[float]
-    heads: dict[str, Conversions]
-    runs: list[Converted]
-    seeds: list[int]
-    settings: dict[str, Any]
-    provenance: Provenance
-    converted: str | None
+    rates: list[float]  # learning rates of the epoch of fine-tuning
+    heads: dict[str, Conversions]  # by learned head
+    runs: list[Converted]  # all of them
+    seeds: list[int]  # of the trainings
+    settings: dict[str, Any]  # those that all trainings share
+    provenance: Provenance  # of the first training
+    converted: str | None  # commit of the conversions
 
 
 def summarise(runs: Sequence[Converted], first: RunResult) -> Summary:

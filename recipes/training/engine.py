@@ -237,8 +237,8 @@ class Run:
         """Add a record to the history, and return it."""
         self.check()
         share_buffers(self.network)
-        measured = measure(self.accelerator, self.network, self.data)
-        row = Epoch(self.progress.epoch, self.progress.train_seconds, *measured)
+        epoch, seconds = self.progress.epoch, self.progress.train_seconds
+        row = measure(self.accelerator, self.network, self.data, epoch, seconds)
         if not math.isfinite(row.train.loss):
             raise self._diverged()
         self.progress.history.append(row)

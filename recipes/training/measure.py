@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -12,7 +12,7 @@ from torch import Tensor
 from etf_heads.collapse import MultiSourceCollapse, MultiTaskCollapse
 from recipes.data.images import NO_LABEL, ImageData, ImageSet, has_own_samples
 from recipes.storage import json_values
-from recipes.training.history import Scores
+from recipes.training.history import Epoch, Scores
 from recipes.training.loss import summed_cross_entropies
 from recipes.training.network import Network
 
@@ -23,16 +23,14 @@ FeatureBatches = list[tuple[Tensor, Tensor]]
 """Features (B, d) and labels (B, T), batch by batch."""
 
 
-class Measured(NamedTuple):
-    """The measurements of an :class:`~recipes.training.history.Epoch`."""
-
-    train: Scores
-    test: Scores
-    collapse: dict[str, float | None]
-
-
 @torch.inference_mode()
-def measure(accelerator: Accelerator, network: Network, data: ImageData) -> Measured:
+def measure(
+    accelerator: Accelerator,
+    network: Network,
+    data: ImageData,
+    epoch: int = 0,
+    train_seconds: float = 0.0,
+) -> Epoch:
     """Accuracy and loss on both splits, collapse on the training images, in evaluation mode.
 
     Every process takes part and gets the same numbers, over each image exactly once.
@@ -41,6 +39,8 @@ def measure(accelerator: Accelerator, network: Network, data: ImageData) -> Meas
         accelerator: of the run.
         network: not the wrapped one.
         data: what to measure on.
+        epoch: of the record.
+        train_seconds: of the record.
     """
     network.eval()
     # What is compiled for training would be compiled again for each size of batch here.
@@ -52,7 +52,7 @@ def measure(accelerator: Accelerator, network: Network, data: ImageData) -> Meas
         data.tasks, network.head.weight, network.head.bias, features, own_samples=own_samples
     )
     network.train()
-    return Measured(train, test, json_values(collapse))
+    return Epoch(epoch, train_seconds, train, test, json_values(collapse))
 
 
 def _measure_split(

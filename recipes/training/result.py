@@ -39,25 +39,15 @@ class Counts:
 
 @dataclass(frozen=True)
 class RunResult:
-    """One finished run.
+    """One finished run."""
 
-    Attributes:
-        config: the settings, by the names that they had then.
-        history: a record for each epoch that was measured, the first from before training.
-        tasks: number of classes by task name.
-        gram: cosines between the final class vectors, see :func:`class_cosines`.
-        counts: sizes of head, model, checkpoint and optimiser state.
-        provenance: of the run.
-        terminal_epoch: see :func:`terminal_epoch`; None in results written without it, too.
-    """
-
-    config: dict[str, Any]
-    history: list[Epoch]
-    tasks: dict[str, int]
-    gram: list[list[float]] | None
-    counts: Counts
-    provenance: Provenance
-    terminal_epoch: int | None = None
+    config: dict[str, Any]  # the settings, by the names that they had then
+    history: list[Epoch]  # of epochs that were measured, and before training
+    tasks: dict[str, int]  # number of classes by task name
+    gram: list[list[float]] | None  # see class_cosines()
+    counts: Counts  # sizes of head, model, checkpoint and optimiser state
+    provenance: Provenance  # of the run
+    terminal_epoch: int | None = None  # see terminal_epoch()
 
     def write(self, run_dir: Path) -> None:
         """Write ``result.json``; its presence says that the run is complete."""

@@ -72,21 +72,13 @@ class Line:
 
 @dataclass(frozen=True)
 class Summary:
-    """The results for all problems; ``theory.json``.
+    """The results for all problems; ``theory.json``."""
 
-    Attributes:
-        tolerance: a line agrees when none of its deviations is above this.
-        starts: random starts of each problem.
-        lines: one a problem.
-        provenance: of all.
-        agrees: whether every line does.
-    """
-
-    tolerance: float
-    starts: int
-    lines: list[Line]
-    provenance: Provenance
-    agrees: bool = field(init=False)
+    tolerance: float  # a line agrees when none of its deviations is above this
+    starts: int  # random starts of each problem
+    lines: list[Line]  # one a problem
+    provenance: Provenance  # of all
+    agrees: bool = field(init=False)  # whether every line does
 
     def __post_init__(self) -> None:
         agrees = all(line.agrees(self.tolerance) for line in self.lines)

@@ -23,23 +23,13 @@ LOWEST = 1e-12
 
 @dataclass(frozen=True)
 class Effective:
-    r"""λ's that a network behaves as, see :func:`effective_lambdas`.
+    """λ's that a network behaves as, see :func:`effective_lambdas`."""
 
-    Attributes:
-        gap_equal: mean logit gap of images with equal labels.
-        gap_different: of images with different labels.
-        strength_equal: :math:`\lambda_W \lambda_H N` by the former.
-        strength_different: by the latter.
-        cosine_from_margins: cosine between the tasks by both.
-        lambda_w: :math:`\lambda_W`.
-        lambda_h: :math:`\lambda_H`.
-    """
-
-    gap_equal: float
-    gap_different: float
-    strength_equal: float
-    strength_different: float
-    cosine_from_margins: float
+    gap_equal: float  # mean logit gap of images with equal labels
+    gap_different: float  # of images with different labels
+    strength_equal: float  # λ_W λ_H N by the former
+    strength_different: float  # by the latter
+    cosine_from_margins: float  # cosine between the tasks by both
     lambda_w: float
     lambda_h: float
 

@@ -107,57 +107,34 @@ def _same(data: ImageSet) -> Tensor:
 
 @dataclass(frozen=True)
 class Cell:
-    """The runs of a head at one share.
+    """The runs of a head at one share."""
 
-    Attributes:
-        cosine: as in :class:`SweepRun`, like the next four, over seeds.
-        at_share: test accuracy on images that agree as often as the training images do.
-        equal: on images with equal labels.
-        different: on images with different labels.
-        balanced: when half of the images have equal labels.
-        effective: medians over seeds, of learned heads.
-    """
-
-    cosine: Interval
-    at_share: Interval
-    equal: Interval
-    different: Interval
-    balanced: Interval
-    effective: Effective | None = None
+    cosine: Interval  # as in SweepRun, like the next four, over seeds
+    at_share: Interval  # test accuracy on images that agree as often as the training images do
+    equal: Interval  # on images with equal labels
+    different: Interval  # on images with different labels
+    balanced: Interval  # when half of the images have equal labels
+    effective: Effective | None = None  # medians over seeds, of learned heads
 
 
 @dataclass(frozen=True)
 class Fit:
-    """The closed form that is nearest to the cosines of a learned head.
+    """The closed form that is nearest to the cosines of a learned head."""
 
-    Attributes:
-        strength: its λ_W λ_H N.
-        rms: root mean square of the mean cosines less that curve.
-        rms_from_limit: less the limit for vanishing λ's.
-        rms_from_gaps: less the closed form with λ's from the logit gaps.
-    """
-
-    strength: float
-    rms: float
-    rms_from_limit: float
-    rms_from_gaps: float
+    strength: float  # its λ_W λ_H N
+    rms: float  # root mean square of the mean cosines less that curve
+    rms_from_limit: float  # less the limit for vanishing λ's
+    rms_from_gaps: float  # less the closed form with λ's from the logit gaps
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """The runs of a sweep beside each other and beside theory.
+    """The runs of a sweep beside each other and beside theory."""
 
-    Attributes:
-        shares: in order.
-        heads: for each head, a cell a share.
-        fits: of learned heads.
-        runs: all of them.
-    """
-
-    shares: list[float]
-    heads: dict[str, list[Cell]]
-    fits: dict[str, Fit]
-    runs: list[SweepRun]
+    shares: list[float]  # in order
+    heads: dict[str, list[Cell]]  # for each head, a cell a share
+    fits: dict[str, Fit]  # of learned heads
+    runs: list[SweepRun]  # all of them
 
     def effective(self, head: str) -> list[Effective]:
         """λ's of a learned head, a share each."""
@@ -170,17 +147,11 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Summary(Sweep):
-    """A sweep and its origin; ``theory_images.json``.
+    """A sweep and its origin; ``theory_images.json``."""
 
-    Attributes:
-        settings: those that all runs share.
-        provenance: of the first run.
-        examined: commit of the measurement.
-    """
-
-    settings: dict[str, Any]
-    provenance: Provenance
-    examined: str | None
+    settings: dict[str, Any]  # those that all runs share
+    provenance: Provenance  # of the first run
+    examined: str | None  # commit of the measurement
 
 
 def summarise(runs: Sequence[SweepRun]) -> Sweep:

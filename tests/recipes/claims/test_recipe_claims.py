@@ -25,8 +25,9 @@ from recipes.claims.claim import (
 )
 from recipes.claims.defaults import VARIANTS as DEFAULTS
 from recipes.claims.dissection import Dissection, Dissections
-from recipes.claims.evidence import Request, directory, gather
+from recipes.claims.evidence import directory, gather
 from recipes.claims.report import numbers_table, verdict, write_claim
+from recipes.claims.request import Request
 from recipes.claims.saliency import Saliency
 from recipes.paper import main
 from recipes.records import from_json, read_record, to_json
