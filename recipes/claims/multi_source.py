@@ -40,58 +40,23 @@ VARIANTS = {
 
 def judge(evidence: Evidence) -> list[Criterion]:
     """Every task collapses as it would alone, and fixed heads are as accurate."""
-    learned = evidence["learned-norm"]
+    tenth = "a tenth of its start: collapse is a fall by an order of magnitude"
+    as_nc1 = "a tenth of its start, as for M_NC1"
     alike = "lengths equal within a fifth"
     random = "a third of the mean distance 0.3 of the cosines of random vectors in five dimensions"
+    limits = (
+        ("M_NC1 of the learned head, as a share of its start", fall, "m_nc1_ratio", 0.1, tenth),
+        ("M_NC2 norms of class means", final, "m_nc2_norms_means", 0.2, alike),
+        ("M_NC2 norms of class vectors", final, "m_nc2_norms_weights", 0.2, alike),
+        ("M_NC2 angles of class means", final, "m_nc2_angles_means", 0.1, random),
+        ("M_NC2 angles of class vectors", final, "m_nc2_angles_weights", 0.1, random),
+        ("M_NC3 of the learned head, as a share of its start", fall, "m_nc3", 0.1, as_nc1),
+        ("M_NC4 of the learned head", final, "m_nc4", 0.01, "one decision in a hundred"),
+    )
     return [
-        Criterion(
-            "M_NC1 of the learned head, as a share of its start",
-            fall(learned, "m_nc1_ratio"),
-            "at most",
-            0.1,
-            "a tenth of its start: collapse is a fall by an order of magnitude",
-        ),
-        Criterion(
-            "M_NC2 norms of class means",
-            final(learned, "m_nc2_norms_means"),
-            "at most",
-            0.2,
-            alike,
-        ),
-        Criterion(
-            "M_NC2 norms of class vectors",
-            final(learned, "m_nc2_norms_weights"),
-            "at most",
-            0.2,
-            alike,
-        ),
-        Criterion(
-            "M_NC2 angles of class means",
-            final(learned, "m_nc2_angles_means"),
-            "at most",
-            0.1,
-            random,
-        ),
-        Criterion(
-            "M_NC2 angles of class vectors",
-            final(learned, "m_nc2_angles_weights"),
-            "at most",
-            0.1,
-            random,
-        ),
-        Criterion(
-            "M_NC3 of the learned head, as a share of its start",
-            fall(learned, "m_nc3"),
-            "at most",
-            0.1,
-            "a tenth of its start, as for M_NC1",
-        ),
-        Criterion(
-            "M_NC4 of the learned head",
-            final(learned, "m_nc4"),
-            "at most",
-            0.01,
-            "one decision in a hundred",
+        *(
+            Criterion(statement, number(evidence["learned-norm"], measure), "at most", most, why)
+            for statement, number, measure, most, why in limits
         ),
         *(
             accuracy_ahead(

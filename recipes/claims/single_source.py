@@ -44,49 +44,22 @@ VARIANTS = {
 def collapse(learned: Sequence[Record]) -> dict[str, Criterion]:
     """Criteria, by measure, for the collapse of learned heads on two tasks."""
     tenth = "a tenth of its start: collapse is a fall by an order of magnitude"
+    angles = "half the mean distance 0.1 of random vectors, about one over the root of d = 60"
+    cosine = "half the mean |cosine| 0.1 of random vectors at d = 60"
+    quarter = "mean features within a quarter of the way to the sum of their class vectors"
+    alike = "lengths equal within a tenth"
+    share = "of the learned head, as a share of its start"
+    limits = (
+        ("s_nc1_ratio", f"S_NC1 {share}", fall, 0.1, tenth),
+        ("s_nc2_angles", "S_NC2 angles of the learned head", final, 0.05, angles),
+        ("s_nc2_norms", "S_NC2 norms of the learned head", final, 0.1, alike),
+        ("s_nc3", "S_NC3 of the learned head", final, 0.05, cosine),
+        ("s_nc4", f"S_NC4 {share}", fall, 0.25, quarter),
+        ("s_nc5", "S_NC5 of the learned head", final, 0.01, "one decision in a hundred"),
+    )
     return {
-        "s_nc1_ratio": Criterion(
-            "S_NC1 of the learned head, as a share of its start",
-            fall(learned, "s_nc1_ratio"),
-            "at most",
-            0.1,
-            tenth,
-        ),
-        "s_nc2_angles": Criterion(
-            "S_NC2 angles of the learned head",
-            final(learned, "s_nc2_angles"),
-            "at most",
-            0.05,
-            "half the mean distance 0.1 of random vectors, about one over the root of d = 60",
-        ),
-        "s_nc2_norms": Criterion(
-            "S_NC2 norms of the learned head",
-            final(learned, "s_nc2_norms"),
-            "at most",
-            0.1,
-            "lengths equal within a tenth",
-        ),
-        "s_nc3": Criterion(
-            "S_NC3 of the learned head",
-            final(learned, "s_nc3"),
-            "at most",
-            0.05,
-            "half the mean |cosine| 0.1 of random vectors at d = 60",
-        ),
-        "s_nc4": Criterion(
-            "S_NC4 of the learned head, as a share of its start",
-            fall(learned, "s_nc4"),
-            "at most",
-            0.25,
-            "mean features within a quarter of the way to the sum of their class vectors",
-        ),
-        "s_nc5": Criterion(
-            "S_NC5 of the learned head",
-            final(learned, "s_nc5"),
-            "at most",
-            0.01,
-            "one decision in a hundred",
-        ),
+        measure: Criterion(statement, number(learned, measure), "at most", most, why)
+        for measure, statement, number, most, why in limits
     }
 
 

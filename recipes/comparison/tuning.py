@@ -28,28 +28,18 @@ Train = Callable[[RunConfig], RunResult]
 
 @dataclass(frozen=True)
 class Trial:
-    """One combination of settings that was tried.
+    """One combination of settings that was tried."""
 
-    Attributes:
-        settings: what sets it apart.
-        accuracy: on the images held out, mean over tasks; None if training diverged.
-    """
-
-    settings: dict[str, Any]
-    accuracy: float | None
+    settings: dict[str, Any]  # what sets it apart
+    accuracy: float | None  # on the images held out, mean over tasks; None if training diverged
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """What tuning tried, and found best.
+    """What tuning tried, and found best."""
 
-    Attributes:
-        trials: in the order in which they were run; the first is of the settings as given.
-        settings: those of the best.
-    """
-
-    trials: tuple[Trial, ...]
-    settings: dict[str, Any]
+    trials: tuple[Trial, ...]  # in order; the first is of the settings as given
+    settings: dict[str, Any]  # those of the best
 
     @property
     def accuracy(self) -> float | None:

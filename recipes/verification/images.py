@@ -28,25 +28,15 @@ from recipes.verification.effective import (
 
 @dataclass(frozen=True)
 class SweepRun:
-    """Results of one trained network.
+    """Results of one trained network."""
 
-    Attributes:
-        share: p of its training images.
-        head: its classifier head.
-        seed: of the run.
-        cosine: between the class vectors of label 0 of the two tasks, each less its task's mean.
-        equal: test accuracy on images with equal labels, mean of both tasks.
-        different: on images with different labels.
-        effective: λ's of learned heads; None for others.
-    """
-
-    share: float
-    head: str
-    seed: int
-    cosine: float
-    equal: float
-    different: float
-    effective: Effective | None
+    share: float  # p of its training images
+    head: str  # its classifier head
+    seed: int  # of the run
+    cosine: float  # between the tasks' class vectors of label 0, each less its task's mean
+    equal: float  # test accuracy on images with equal labels, mean of both tasks
+    different: float  # on images with different labels
+    effective: Effective | None  # λ's of learned heads; None for others
 
     @property
     def at_share(self) -> float:
