@@ -132,7 +132,7 @@ def test_bfloat16_accumulation_and_a_tracker_together(tmp_path):
 def launch(command, config, *options, **variables):
     """Run the training script as a user would, with the settings of ``SHORT``."""
     arguments = ["multi-digits", "--output", str(config.run_dir), "--head", config.head]
-    for name in ("width", "features", "batch-size", "epochs"):
+    for name in ("width", "features", "feature-norm", "batch-size", "epochs"):
         arguments += [f"--{name}", str(getattr(config, name.replace("-", "_")))]
     environment = os.environ | {
         "PYTHONPATH": str(ROOT),
@@ -232,5 +232,5 @@ def test_counts_are_those_of_the_optimizer_that_trained(optimizer, moments):
     found = counts(network, partial(optimizer_over, settings=settings))
     parameters = list(network.parameters())
     steps = 4 * len(parameters) if optimizer == "adamw" else 0
-    assert found["optimizer_state_bytes"] == moments * sum(p.nbytes for p in parameters) + steps
-    assert found["head_parameters"] == 0
+    assert found.optimizer_state_bytes == moments * sum(p.nbytes for p in parameters) + steps
+    assert found.head_parameters == 0
