@@ -5,12 +5,14 @@ import pytest
 import torch
 from accelerate import Accelerator
 from data_files import write_folder
+from recipe_results import scores
 from recipe_runs import TINY, kill_in_mid_epoch, run
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from etf_heads import CorrelatedETFHead, NearestETFHead
 from etf_heads.collapse import SingleTaskCollapse
+from recipes.comparison.head_cost import HeadCost
 from recipes.comparison.report import MEASURES, table, write_report
 from recipes.comparison.summary import compare
 from recipes.data import load_data
@@ -19,6 +21,7 @@ from recipes.training.augmentation import Augmentation
 from recipes.training.building import build_network
 from recipes.training.engine import train
 from recipes.training.heads import HEADS
+from recipes.training.history import Epoch
 from recipes.training.loss import mean_cross_entropies
 from recipes.training.measure import measure
 from recipes.training.network import Network
@@ -228,21 +231,21 @@ def test_the_report_shows_the_measures_that_the_runs_have(config, tmp_path):
         train(replace(config, head=h, epochs=1, checkpoint_every=0, output=tmp_path / h))
         for h in heads
     ]
-    summary = compare(runs, "learned", {h: {"median": 1e-3, "iqr": 0, "n": 1} for h in heads})
+    summary = compare(runs, "learned", {h: HeadCost(1e-3, 0.0, 1) for h in heads})
     titles = [line[0] for line in table(summary)]
     for name, (title, _) in MEASURES.items():
         assert (f"{title}, start → end" in titles) == name.startswith("m_")
     write_report(summary, tmp_path / "report.html")
     assert "tasks with samples of their own" in (tmp_path / "report.html").read_text()
-    for head in summary["heads"].values():
-        head["gram"] = None  # as of more class vectors than one can look at
-    write_report(summary, tmp_path / "report.html")
+    # As of more class vectors than one can look at.
+    heads = {name: replace(head, gram=None) for name, head in summary.heads.items()}
+    write_report(replace(summary, heads=heads), tmp_path / "report.html")
     assert "tasks with samples of their own" not in (tmp_path / "report.html").read_text()
 
 
 def test_the_terminal_phase_begins_when_all_tasks_are_right(config, tmp_path):
     rows = [
-        {"epoch": e, "train": {"accuracy": {"a": a, "b": 1.0}}}
+        Epoch(e, 0.0, scores(a=a, b=1.0), scores(a=0.5, b=0.5), {})
         for e, a in enumerate((0.5, 0.99, 1.0, 0.98, 1.0))
     ]
     assert terminal_epoch(rows) == 2
