@@ -40,7 +40,7 @@ def read_record(kind: type[R], path: Path) -> R:
     try:
         return from_json(kind, values)
     except ValueError as error:
-        raise ValueError(f"{path} cannot be read as {kind.__name__}: {error}") from error
+        raise ValueError(f"{path} is not of the form of {kind.__name__}: {error}") from error
 
 
 def from_json(kind: type[R], values: Any) -> R:

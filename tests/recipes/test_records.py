@@ -84,8 +84,8 @@ def test_values_of_another_type_are_named(change, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[1]", r"a.json cannot be read as Comparison: it is '\[1\]', expected Comparison"),
-        ("{}", r"a.json cannot be read as Comparison: heads is missing"),
+        ("[1]", r"a.json is not of the form of Comparison: it is '\[1\]', expected Comparison"),
+        ("{}", r"a.json is not of the form of Comparison: heads is missing"),
         ("{", r"a.json is not valid JSON"),
     ],
 )

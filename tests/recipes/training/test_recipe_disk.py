@@ -89,7 +89,7 @@ FULL = {
     "a checkpoint's optimiser": (*CHECKPOINT, 3, 40960, r"epoch00001-step0000000\.partial"),
     "a checkpoint's manifest": (recipes.training.checkpoint, "write_json", 3, 0, r"manifest\.json"),
     "the weights": (recipes.training.engine, "write_weights", 1, 4096, r"model\.safetensors"),
-    "the result": (recipes.training.result, "asdict", 1, 0, r"result\.json"),
+    "the result": (recipes.training.result, "to_json", 1, 0, r"result\.json"),
 }
 """Before which call of what the disk gets full, but for how many bytes, and what is named."""
 
