@@ -42,6 +42,9 @@ def check_range(labels: Tensor, tasks: Tasks, *, no_label: int | None = None) ->
     """ValueError unless labels (..., T) are classes, or ``no_label``; waits for the device once."""
     if not labels.numel():
         return
+    low, high = (int(extreme) for extreme in labels.aminmax())
+    if low >= 0 and high < min(tasks.sizes):
+        return
     flat = labels.reshape(-1, len(tasks))
     limits = torch.iinfo(flat.dtype)
     lowest = highest = flat
@@ -79,7 +82,8 @@ def _way_out(low: int, no_label: int | None) -> str:
 def stack_labels(labels: Labels, tasks: Tasks, shape: tuple[int, ...]) -> Tensor:
     """Labels of all tasks as an int64 tensor of shape (*shape, T), of any values, or ValueError."""
     if isinstance(labels, Tensor) and len(tasks) == 1 and labels.ndim == len(shape):
-        labels = [labels]
+        _check_shape(labels, shape, "labels")
+        return labels.long().unsqueeze(-1)
     if not isinstance(labels, Tensor):
         columns = tasks.unpack(labels, "labels")
         for name, column in zip(tasks.labels, columns, strict=True):

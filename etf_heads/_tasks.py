@@ -105,6 +105,11 @@ class Tasks:
         return self.total - len(self.sizes)
 
     @property
+    def one_size(self) -> bool:
+        """Whether all tasks have the same number of classes."""
+        return len(set(self.sizes)) == 1
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """The names, or "0", "1", ... for tasks that have none."""
         return self.names or tuple(str(t) for t in range(len(self.sizes)))

@@ -67,6 +67,9 @@ class SimplexCode(Code):
         self.cross_task = cross_task
         self.centred = self.columns == tasks.total
         self._any_columns = columns is None
+        self._softmax_scale = None
+        if self.centred and tasks.one_size:
+            self._softmax_scale = simplex_scale(tasks.sizes[0])
 
     def fitting(self, in_features: int, columns: int | None = None) -> Code:
         r"""The code in a feature space: with :math:`\sum K_t` columns, or as many as there are.
@@ -88,7 +91,7 @@ class SimplexCode(Code):
     def expand(self, coordinates: Tensor) -> Tensor:
         """Class scores of coordinates: (..., columns) -> (..., sum K_t)."""
         sizes = self.tasks.sizes
-        if self.centred and len(set(sizes)) == 1:
+        if self.centred and self.tasks.one_size:
             # Equal tasks in one go: forty binary tasks should not cost forty small kernels.
             grid = coordinates.unflatten(-1, (len(sizes), sizes[0]))
             return ((grid - grid.mean(-1, keepdim=True)) * simplex_scale(sizes[0])).flatten(-2)
@@ -120,13 +123,12 @@ class SimplexCode(Code):
     @property
     def softmax_scale(self) -> float | None:
         r""":math:`\sqrt{K/(K-1)}` for tasks of one size K in :math:`\sum K_t` columns."""
-        sizes = set(self.tasks.sizes)
-        return simplex_scale(sizes.pop()) if self.centred and len(sizes) == 1 else None
+        return self._softmax_scale
 
     def _places(self, indices: Tensor, dtype: torch.dtype) -> tuple[float | Tensor, Tensor, Tensor]:
         """Of the task that each class belongs to: its size, its first row and its first column."""
         sizes, narrower = self.tasks.sizes, 0 if self.centred else 1
-        if len(set(sizes)) == 1:
+        if self.tasks.one_size:
             task = indices // sizes[0]
             return float(sizes[0]), task * sizes[0], task * (sizes[0] - narrower)
         size = torch.tensor(sizes, device=indices.device)

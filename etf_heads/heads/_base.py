@@ -21,7 +21,6 @@ from etf_heads.heads._feature_norm import (
     norm_name,
     normalised,
 )
-from etf_heads.orientation import StructuredOrientation
 
 
 class Head(Recognised, Specified):
@@ -142,11 +141,6 @@ class Head(Recognised, Specified):
         """
         return self.all_logits(features)
 
-    @property
-    def softmax_geometry(self) -> tuple[StructuredOrientation, float] | None:
-        """For losses that need no logits; None for heads that do."""
-        return None
-
     def prepare(self, features: Tensor) -> Tensor:
         """Checked and normalised features, the input of :meth:`scores`."""
         self._check_size(features)
@@ -158,14 +152,16 @@ class Head(Recognised, Specified):
                 f"features have {features.shape[-1]} entries, the head takes {self.in_features}"
             )
 
-    def _finish(self, logits: Tensor) -> Tensor:
+    def _finish(self, scores: Tensor) -> Tensor:
+        return as_autocast(self._affine(scores, scaled=False))
+
+    def _affine(self, scores: Tensor, *, scaled: bool) -> Tensor:
+        """Scores times s, unless they are that already, plus the bias."""
         if not isinstance(self.scale, float):  # a parameter, or what stands for it in a trace
-            logits = logits * self.scale.to(logits.dtype)
-        elif self.scale != 1.0:
-            logits = logits * self.scale
-        if self.bias is not None:
-            logits = logits + self.bias.to(logits.dtype)
-        return as_autocast(logits)
+            scores = scores * self.scale.to(scores.dtype)
+        elif not scaled and self.scale != 1.0:
+            scores = scores * self.scale
+        return scores if self.bias is None else scores + self.bias.to(scores.dtype)
 
     @property
     def weight(self) -> Tensor:

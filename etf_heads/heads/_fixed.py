@@ -6,14 +6,15 @@ import copy
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from typing_extensions import Self
 
+from etf_heads._precision import as_autocast
 from etf_heads._tasks import Tasks, positive_int
 from etf_heads.codes import AssignedCode, Code
 from etf_heads.heads._base import Head
 from etf_heads.heads._feature_norm import FeatureNorm
-from etf_heads.orientation import OrientationSpec, StructuredOrientation, make_orientation
+from etf_heads.orientation import OrientationSpec, make_orientation
 
 
 class FixedHead(Head):
@@ -140,25 +141,23 @@ class FixedHead(Head):
         """Products C Uᵀ h: (..., d) -> (..., sum K_t)."""
         return self.codebook(self.orientation(features))
 
+    def all_logits(self, features: Tensor) -> Tensor:
+        """Logits of all tasks side by side: (..., d) -> (..., sum K_t)."""
+        if self.codebook.softmax_scale is None:
+            return super().all_logits(features)
+        return as_autocast(self._multiples(features, self.codebook.tasks.sizes[0]))
+
     def all_softmax_logits(self, features: Tensor) -> Tensor:
         """Logits up to a constant a task: for a simplex code, coordinates times a number."""
-        if self.codebook.softmax_scale is None or isinstance(self.scale, nn.Parameter):
-            return self.all_logits(features)
-        scale = self.scale * self.codebook.softmax_scale
-        logits = self.orientation.project(self.prepare(features), scale)
-        return logits if self.bias is None else logits + self.bias.to(logits.dtype)
+        if self.codebook.softmax_scale is None:
+            return super().all_logits(features)
+        return self._multiples(features, 0)
 
-    @property
-    def softmax_geometry(self) -> tuple[StructuredOrientation, float] | None:
-        """U and s' such that a softmax of the logits is one of s' Uᵀ h, if that is all there is."""
-        if (
-            self.codebook.softmax_scale is None
-            or isinstance(self.scale, nn.Parameter)
-            or self.bias is not None
-            or not isinstance(self.orientation, StructuredOrientation)
-        ):
-            return None
-        return self.orientation, self.scale * self.codebook.softmax_scale
+    def _multiples(self, features: Tensor, centred: int) -> Tensor:
+        """Logits of a code that is a multiple of the identity but for the centring."""
+        fixed = self.scale if isinstance(self.scale, float) else 1.0
+        factor = fixed * self.codebook.softmax_scale
+        return self._affine(self.orientation(self.prepare(features), factor, centred), scaled=True)
 
     def topk(self, features: Tensor, k: int, task: str | int | None = None) -> Any:
         """The k largest logits and their classes, as ``torch.topk`` of the logits gives them.

@@ -34,7 +34,6 @@ class LinearClassifier:
     bias: Tensor | None
     norm: nn.Module | None = None
     normalise: Callable[[Tensor], Tensor] | None = None
-    softmax_geometry: None = None
 
     def prepare(self, features: Tensor) -> Tensor:
         """Features (..., d), of the right size, normalised."""
@@ -67,6 +66,8 @@ def classifier_of(head: AnyHead) -> Classifier:
     and perhaps ``bias``, ``tasks`` (class counts) and ``norm``. Wrappers of ``torch.compile`` and
     of ``replace_head`` are looked into.
     """
+    if isinstance(head, Head):
+        return head
     given: Any = getattr(head, "_orig_mod", head)
     if not isinstance(given, Head) and isinstance(getattr(given, "head", None), Head):
         given = given.head

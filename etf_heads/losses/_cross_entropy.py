@@ -8,13 +8,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from etf_heads._labels import NO_LABEL
+from etf_heads._precision import at_least_float32
 from etf_heads._tasks import TaskWeights
-from etf_heads._tracing import is_traced
 from etf_heads.heads import FixedHead
 from etf_heads.losses._classifiers import Classifier
-from etf_heads.losses._fused import FusedCrossEntropy
 from etf_heads.losses._streamed import streamed_cross_entropy, streams
-from etf_heads.losses._task_loss import LogitLoss, Reduction
+from etf_heads.losses._task_loss import LogitLoss, Reduction, all_labelled
 
 
 class CrossEntropy(LogitLoss):
@@ -50,12 +49,22 @@ class CrossEntropy(LogitLoss):
             smoothing=self.label_smoothing,
         )
 
-    def of_scores(self, scores: Tensor, targets: Tensor) -> Tensor:
-        """Cross-entropies of scores (n, K, ...), zero where there is no label."""
+    def total(self, features: Tensor, head: Classifier, labels: Tensor) -> Tensor:
+        """Sum () of the means of all tasks: one mean where tasks have one size, and all labels."""
+        tasks, streamed = head.tasks, self.streamed and streams(head)
+        if streamed or not tasks.one_size or not all_labelled(labels, self.ignore_index):
+            return super().total(features, head, labels)
+        logits = self.logits(features, head).flatten(0, -2)
+        scores, targets = self.grid(logits, labels)
+        mean = self.of_scores(scores, targets, "mean")
+        return mean if len(tasks) == 1 else mean * len(tasks)
+
+    def of_scores(self, scores: Tensor, targets: Tensor, reduction: str = "none") -> Tensor:
+        """Cross-entropies of scores (n, K, ...), zero where there is no label, or their mean."""
         return F.cross_entropy(
-            scores,
+            scores.to(at_least_float32(scores.dtype)),
             targets,
-            reduction="none",
+            reduction=reduction,
             ignore_index=self.ignore_index,
             label_smoothing=self.label_smoothing,
         )
@@ -110,10 +119,9 @@ class CompoundCrossEntropy(CrossEntropy):
 
     Note:
         A task without a labelled sample in the batch counts as 0, where PyTorch's mean is NaN.
-        With one task and a head that stores and learns nothing it differentiates once, and says
-        so; ``reduction="none"`` differentiates as often as you like. For heads of many classes
-        (:class:`~etf_heads.SphericalCodeHead`) it makes no logits whatever the reduction, in
-        memory that does not depend on their number, and differentiates once.
+        For heads of many classes (:class:`~etf_heads.SphericalCodeHead`) it makes no logits
+        whatever the reduction, in memory that does not depend on their number, and differentiates
+        once; for others it differentiates as often as you like.
 
     Example:
         >>> import torch
@@ -143,14 +151,3 @@ class CompoundCrossEntropy(CrossEntropy):
             ignore_index=ignore_index,
             reduction=reduction,
         )
-
-    def means(self, features: Tensor, head: Classifier, labels: Tensor) -> Tensor:
-        """Mean losses of the labelled samples of labels (N, T), task by task: (T,)."""
-        geometry = head.softmax_geometry if len(head.tasks) == 1 else None
-        if geometry is None or not features.requires_grad or is_traced():
-            return super().means(features, head, labels)
-        prepared = head.prepare(features).flatten(0, -2)
-        means: Tensor = FusedCrossEntropy.apply(
-            prepared, (labels, self.ignore_index), geometry, self.label_smoothing
-        )
-        return means

@@ -64,6 +64,8 @@ class TaskLoss(nn.Module):
         if self.reduction == "none":
             losses = self.each(features, classifier, targets)
             return self._weighted(losses, tasks).reshape(stacked.shape)
+        if self.reduction == "mean" and self.task_weights is None:
+            return self.total(features, classifier, targets)
         means = self._weighted(self.means(features, classifier, targets), tasks)
         return means.sum() if self.reduction == "mean" else means
 
@@ -76,6 +78,10 @@ class TaskLoss(nn.Module):
         losses = self.each(features, head, labels)
         weights = mean_weights(labels != self.ignore_index, at_least_float32(losses.dtype))
         return (losses * weights).sum(0)
+
+    def total(self, features: Tensor, head: Classifier, labels: Tensor) -> Tensor:
+        """Sum () of the means of all tasks."""
+        return self.means(features, head, labels).sum()
 
     def _weighted(self, losses: Tensor, tasks: Tasks) -> Tensor:
         if self.task_weights is None:
@@ -109,21 +115,36 @@ class LogitLoss(TaskLoss):
 
     def each(self, features: Tensor, head: Classifier, labels: Tensor) -> Tensor:
         """Losses of labels (N, T), zero where there are none: (N, T)."""
-        logits, sizes = self.logits(features, head).flatten(0, -2), head.tasks.sizes
-        if len(set(sizes)) == 1:  # slices would be copied in backward
+        logits = self.logits(features, head).flatten(0, -2)
+        if head.tasks.one_size:  # slices would be copied in backward
             return self._of_one_size(logits, labels)
-        runs = [(len(list(run)), classes) for classes, run in groupby(sizes)]
+        runs = [(len(list(run)), classes) for classes, run in groupby(head.tasks.sizes)]
         scores = logits.split([count * classes for count, classes in runs], dim=1)
         targets = labels.split([count for count, _ in runs], dim=1)
         losses = [self._of_one_size(z, y) for z, y in zip(scores, targets, strict=True)]
         return torch.cat(losses, dim=1)
 
-    def _of_one_size(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def grid(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits and labels of tasks of one size with the classes in dimension 1."""
         count = labels.shape[1]
+        if count == 1:
+            return logits, labels.squeeze(1)
         grid = logits.unflatten(1, (count, -1))
         if count >= self._MANY_TASKS and grid.shape[2] < self.few_classes:
-            return self.of_scores(grid.mT, labels)
-        return self.of_scores(grid.flatten(0, 1), labels.flatten()).reshape(labels.shape)
+            return grid.mT, labels
+        return grid.flatten(0, 1), labels.flatten()
+
+    def _of_one_size(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return self.of_scores(*self.grid(logits, labels)).reshape(labels.shape)
+
+
+def all_labelled(labels: Tensor, missing: int) -> bool:
+    """Whether every sample is known to have a label of every task.
+
+    Not on a GPU, for which one would have to wait.
+    """
+    known = labels.device.type == "cpu" and labels.numel() > 0 and not is_traced()
+    return known and missing < 0 and int(labels.amin()) >= 0
 
 
 def mean_weights(labelled: Tensor, dtype: torch.dtype) -> Tensor:

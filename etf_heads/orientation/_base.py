@@ -48,12 +48,27 @@ class Orientation(Specified):
         """U itself, shape (d, n), made on request."""
         return self.lift(torch.eye(self.columns, dtype=dtype, device=device)).mT
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Same as :meth:`project`."""
-        if (recorded := call_recorded(self, features)) is not None:
+    def forward(self, features: Tensor, scale: float = 1.0, centred: int = 0) -> Tensor:
+        """Coordinates s Uᵀ h, and on request centred: (..., d) -> (..., n).
+
+        Args:
+            features: (..., d).
+            scale: s.
+            centred: how many neighbouring coordinates have mean zero afterwards; 0 for none.
+        """
+        if (recorded := call_recorded(self, features, scale, centred)) is not None:
             return recorded
-        return self.project(features)
+        coordinates = self.project(features, scale)
+        return centre(coordinates, centred) if centred else coordinates
 
     def extra_repr(self) -> str:
         """Sizes, for ``print(module)``."""
         return f"in_features={self.in_features}, columns={self.columns}"
+
+
+def centre(coordinates: Tensor, size: int) -> Tensor:
+    """Coordinates less the mean of each ``size`` neighbours: (..., n) -> (..., n)."""
+    if size == coordinates.shape[-1]:
+        return coordinates - coordinates.mean(-1, keepdim=True)
+    grid = coordinates.unflatten(-1, (-1, size))
+    return (grid - grid.mean(-1, keepdim=True)).flatten(-2)

@@ -7,11 +7,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
-from etf_heads._tracing import is_traced
-from etf_heads.orientation._base import Orientation
+from etf_heads._tracing import call_recorded, is_traced
+from etf_heads.orientation._base import Orientation, centre
 
-ScaledMap = Callable[[Tensor, float], Tensor]
+Options = tuple[float, int]
+"""A factor, and the number of neighbouring coordinates to centre, 0 for none."""
+
+LinearMap = Callable[[Tensor, float, int], Tensor]
+"""Of a tensor and the options."""
 
 
 class StructuredOrientation(Orientation):
@@ -28,23 +33,37 @@ class StructuredOrientation(Orientation):
     def raw_lift(self, coordinates: Tensor, scale: float | Tensor) -> Tensor:
         """Features s U z in a new tensor, in the same way: (..., n) to (..., d).
 
-        s is a number, or one for each sample, shape (..., 1).
+        s is a number, or a tensor of one number, shape ().
         """
         raise NotImplementedError
 
     def project(self, features: Tensor, scale: float = 1.0) -> Tensor:
         """Coordinates Uᵀ h of features h, times a number: (..., d) -> (..., n)."""
-        return _linear(self.raw_project, self.raw_lift, features, scale)
+        return _linear(self._project, self._lift, features, (scale, 0))
 
     def lift(self, coordinates: Tensor) -> Tensor:
         """Features U z with the coordinates z: (..., n) -> (..., d)."""
-        return _linear(self.raw_lift, self.raw_project, coordinates, 1.0)
+        return _linear(self._lift, self._project, coordinates, (1.0, 0))
+
+    def forward(self, features: Tensor, scale: float = 1.0, centred: int = 0) -> Tensor:
+        """Coordinates s Uᵀ h, and on request centred, in one step of autograd."""
+        if (recorded := call_recorded(self, features, scale, centred)) is not None:
+            return recorded
+        return _linear(self._project, self._lift, features, (scale, centred))
+
+    def _project(self, features: Tensor, scale: float, centred: int) -> Tensor:
+        coordinates = self.raw_project(features, scale)
+        return centre(coordinates, centred) if centred else coordinates
+
+    def _lift(self, coordinates: Tensor, scale: float, centred: int) -> Tensor:
+        return self.raw_lift(centre(coordinates, centred) if centred else coordinates, scale)
 
 
-def _linear(forward: ScaledMap, adjoint: ScaledMap, x: Tensor, scale: float) -> Tensor:
-    if is_traced():
-        return forward(x, scale)
-    result: Tensor = _Linear.apply(x, forward, adjoint, scale)
+def _linear(forward: LinearMap, adjoint: LinearMap, x: Tensor, options: Options) -> Tensor:
+    differentiated = torch.is_grad_enabled() or forward_ad._current_level >= 0
+    if is_traced() or not differentiated:
+        return forward(x, *options)
+    result: Tensor = _Linear.apply(x, forward, adjoint, options)
     return result
 
 
@@ -57,15 +76,16 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, forward: ScaledMap, adjoint: ScaledMap, scale: float
+        ctx: Any, x: Tensor, forward: LinearMap, adjoint: LinearMap, options: Options
     ) -> Tensor:
-        ctx.forward, ctx.adjoint, ctx.scale = forward, adjoint, scale
-        return forward(x, scale)
+        ctx.reverse = adjoint, forward
+        ctx.options = options
+        return forward(x, *options)
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None, None]:
-        return _linear(ctx.adjoint, ctx.forward, upstream[0], ctx.scale), None, None, None
+        return _linear(*ctx.reverse, upstream[0], ctx.options), None, None, None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
-        return _linear(ctx.forward, ctx.adjoint, tangents[0], ctx.scale)
+        return _linear(*reversed(ctx.reverse), tangents[0], ctx.options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from torch.nn import functional as F
 from etf_heads._tracing import is_recorded, is_traced
 from etf_heads.orientation._structured import StructuredOrientation
 
-_FEW = 8  # periods up to which adding them one by one is faster than one sum over them
+_FEW = 16  # tiles up to which adding them one by one is faster than one sum over pairs of them
 
 
 class TiledOrientation(StructuredOrientation):
@@ -38,45 +39,40 @@ class TiledOrientation(StructuredOrientation):
 
     def __init__(self, in_features: int, columns: int) -> None:
         super().__init__(in_features, columns)
-        # The signs repeat after two tiles: a period, in which the second is minus the first.
         self._tiles, self._rest = divmod(in_features, columns)
-        self._periods, self._tail = divmod(in_features, 2 * columns)
         self._root = math.sqrt(self._tiles)
+        # From the norm 1 of m entries to that of m + 1, where a column has one more.
+        self._longer = math.sqrt(self._tiles / (self._tiles + 1))
 
     def raw_project(self, features: Tensor, scale: float) -> Tensor:
         """Signed sums: (..., d) -> (..., n)."""
         if is_recorded():
             return self._padded_project(features, scale)
-        n = self.columns
-        tail = features.narrow(-1, self.in_features - self._tail, self._tail)
-        if self._periods:
-            period = self._sum_of_periods(features)
-            sums = period.narrow(-1, 0, n) - period.narrow(-1, n, n)
-            if self._tail:
-                width = min(n, self._tail)
-                sums.narrow(-1, 0, width).add_(tail.narrow(-1, 0, width))
-        else:
-            sums = tail.narrow(-1, 0, n).clone()
-        if self._tail > n:
-            width = self._tail - n
-            sums.narrow(-1, 0, width).sub_(tail.narrow(-1, n, width))
-        return self._shorten_(sums.mul_(scale / self._root))
+        sums, others, sign = self._first_sums(features)
+        for tile in others:
+            if tile.shape[-1] == self.columns:
+                sums.add_(tile, alpha=sign)
+            else:
+                sums.narrow(-1, 0, self._rest).add_(tile, alpha=sign).mul_(self._longer)
+            sign = -sign
+        return sums.mul_(scale / self._root)
 
     def raw_lift(self, coordinates: Tensor, scale: float | Tensor) -> Tensor:
         """Signed copies: (..., n) -> (..., d)."""
-        n = self.columns
-        lifted = coordinates.new_empty((*coordinates.shape[:-1], self.in_features))
-        first = _write(lifted.narrow(-1, 0, n), coordinates, scale / self._root)
-        self._shorten_(first)
-        width = min(n, self.in_features - n)
-        _write(lifted.narrow(-1, n, width), first.narrow(-1, 0, width), -1)
-        if self._periods > 1:
-            period = lifted.narrow(-1, 0, 2 * n)
-            others = lifted.narrow(-1, 2 * n, (self._periods - 1) * 2 * n)
-            others.unflatten(-1, (-1, 2 * n)).copy_(period.unsqueeze(-2))
-        if self._periods and self._tail:
-            tail = lifted.narrow(-1, self.in_features - self._tail, self._tail)
-            tail.copy_(lifted.narrow(-1, 0, self._tail))
+        n, d = self.columns, self.in_features
+        lifted = coordinates.new_empty((*coordinates.shape[:-1], d))
+        first = lifted.narrow(-1, 0, n)
+        _write(first, coordinates, scale / self._root)
+        if self._rest:
+            first.narrow(-1, 0, self._rest).mul_(self._longer)
+        if n < d:
+            width = min(n, d - n)
+            _write(lifted.narrow(-1, n, width), first.narrow(-1, 0, width), -1)
+        filled = 2 * n
+        while filled < d:  # by what is there, twice as much each time
+            width = min(filled, d - filled)
+            lifted.narrow(-1, filled, width).copy_(lifted.narrow(-1, 0, width))
+            filled += width
         return lifted
 
     def _padded_project(self, features: Tensor, scale: float) -> Tensor:
@@ -89,24 +85,17 @@ class TiledOrientation(StructuredOrientation):
         entries = [self._tiles + (j < self._rest) for j in range(n)]
         return sums.flatten(-2) * (scale / features.new_tensor(entries).sqrt())
 
-    def _sum_of_periods(self, features: Tensor) -> Tensor:
-        if self._periods == 1:
-            return features
-        if self._periods > _FEW:
-            whole = features.narrow(-1, 0, self._periods * 2 * self.columns)
-            return whole.unflatten(-1, (self._periods, 2 * self.columns)).sum(-2)
-        periods = features.split(2 * self.columns, dim=-1)  # the last may be shorter
-        total = periods[0] + periods[1]
-        for i in range(2, self._periods):
-            total.add_(periods[i])
-        return total
-
-    def _shorten_(self, coordinates: Tensor) -> Tensor:
-        """From the norm 1 of m entries to that of m + 1, where a column has one more."""
-        if self._rest:
-            longer = coordinates.narrow(-1, 0, self._rest)
-            longer.mul_(math.sqrt(self._tiles / (self._tiles + 1)))
-        return coordinates
+    def _first_sums(self, features: Tensor) -> tuple[Tensor, Sequence[Tensor], int]:
+        """A signed sum of some tiles, in a new tensor; the others, and the sign of their first."""
+        n, pairs = self.columns, self._tiles // 2
+        if self._tiles <= _FEW:
+            first, *others = features.split(n, dim=-1)
+            return (first - others[0], others[1:], 1) if pairs else (first.clone(), others, -1)
+        paired = features.narrow(-1, 0, 2 * n * pairs).unflatten(-1, (pairs, 2, n))
+        plus, minus = paired.sum(-3).unbind(-2)
+        tail = self.in_features - 2 * n * pairs
+        others = features.narrow(-1, 2 * n * pairs, tail).split(n, dim=-1) if tail else ()
+        return plus - minus, others, 1
 
 
 def _write(target: Tensor, source: Tensor, factor: float | Tensor) -> Tensor:

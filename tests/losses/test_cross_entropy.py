@@ -136,24 +136,18 @@ def test_under_autocast_the_loss_is_float32():
     torch.testing.assert_close(loss, sum(plain(head, h, labels)), rtol=0.02, atol=0.02)
 
 
-def test_it_differentiates_twice():
-    case = HeadCase(23, [2, 2, 2, 2, 5])
-    head, labels = case.make(), random_labels(case.sizes, 3)
-    h = features(case, 3).requires_grad_()
-    criterion = CompoundCrossEntropy(label_smoothing=0.1, reduction="none")
-    assert torch.autograd.gradcheck(lambda h: criterion(h, head, labels), h)
-    assert torch.autograd.gradgradcheck(lambda h: criterion(h, head, labels), h)
-
-
-def test_the_fused_gradient_passes_gradcheck_and_refuses_a_second():
-    case = HeadCase(23, 5)
-    head, labels = case.make(), random_labels(case.sizes, 3)
-    labels[0, 0] = -100
-    h = features(case, 3).requires_grad_()
-    criterion = CompoundCrossEntropy(label_smoothing=0.1)
-    assert torch.autograd.gradcheck(lambda h: criterion(h, head, labels), h)
-    with pytest.raises(RuntimeError, match="differentiates once"):
-        torch.autograd.grad(criterion(h, head, labels), h, create_graph=True)
+@pytest.mark.parametrize("reduction", ["mean", "task", "none"])
+@pytest.mark.parametrize("tasks", [5, [2] * 5, [2, 2, 2, 2, 5]], ids=str)
+def test_it_differentiates_twice(tasks, reduction):
+    case = HeadCase(23, tasks)
+    head, h = case.make(), features(case, 3).requires_grad_()
+    criterion = CompoundCrossEntropy(label_smoothing=0.1, reduction=reduction)
+    for missing in (False, True):
+        labels = random_labels(case.sizes, 3)
+        if missing:
+            labels[0, 0] = -100
+        assert torch.autograd.gradcheck(lambda h, y=labels: criterion(h, head, y), h)
+        assert torch.autograd.gradgradcheck(lambda h, y=labels: criterion(h, head, y), h)
 
 
 def test_losses_of_sure_decisions_are_exact():
