@@ -38,13 +38,17 @@ def check_labels(
     return stacked
 
 
-def check_range(labels: Tensor, tasks: Tasks, *, no_label: int | None = None) -> None:
-    """ValueError unless labels (..., T) are classes, or ``no_label``; waits for the device once."""
+def check_range(labels: Tensor, tasks: Tasks, *, no_label: int | None = None) -> bool:
+    """ValueError unless labels (..., T) are classes, or ``no_label``; waits for the device once.
+
+    Returns:
+        Whether none of them is ``no_label``; False where that is left open.
+    """
     if not labels.numel():
-        return
+        return False
     low, high = (int(extreme) for extreme in labels.aminmax())
     if low >= 0 and high < min(tasks.sizes):
-        return
+        return no_label is None or no_label < 0
     flat = labels.reshape(-1, len(tasks))
     limits = torch.iinfo(flat.dtype)
     lowest = highest = flat
@@ -62,6 +66,7 @@ def check_range(labels: Tensor, tasks: Tasks, *, no_label: int | None = None) ->
                 f"labels{where} run from {low} to {high}, expected 0 to {size - 1}"
                 + _way_out(low, no_label)
             )
+    return False
 
 
 def checked_by_device(labels: Tensor, size: int) -> Tensor:

@@ -143,21 +143,24 @@ class FixedHead(Head):
 
     def all_logits(self, features: Tensor) -> Tensor:
         """Logits of all tasks side by side: (..., d) -> (..., sum K_t)."""
-        if self.codebook.softmax_scale is None:
+        factor = self.codebook.softmax_scale
+        if factor is None:
             return super().all_logits(features)
-        return as_autocast(self._multiples(features, self.codebook.tasks.sizes[0]))
+        return as_autocast(self._multiples(features, factor, self.codebook.tasks.sizes[0]))
 
     def all_softmax_logits(self, features: Tensor) -> Tensor:
         """Logits up to a constant a task: for a simplex code, coordinates times a number."""
-        if self.codebook.softmax_scale is None:
+        factor = self.codebook.softmax_scale
+        if factor is None:
             return super().all_logits(features)
-        return self._multiples(features, 0)
+        return self._multiples(features, factor, 0)
 
-    def _multiples(self, features: Tensor, centred: int) -> Tensor:
-        """Logits of a code that is a multiple of the identity but for the centring."""
-        fixed = self.scale if isinstance(self.scale, float) else 1.0
-        factor = fixed * self.codebook.softmax_scale
-        return self._affine(self.orientation(self.prepare(features), factor, centred), scaled=True)
+    def _multiples(self, features: Tensor, factor: float, centred: int) -> Tensor:
+        """Logits of a code that is a factor, with or without the centring."""
+        if isinstance(self.scale, float):
+            factor *= self.scale
+        logits = self.orientation(self.prepare(features), factor, centred)
+        return self._affine(logits, scaled=True)
 
     def topk(self, features: Tensor, k: int, task: str | int | None = None) -> Any:
         """The k largest logits and their classes, as ``torch.topk`` of the logits gives them.

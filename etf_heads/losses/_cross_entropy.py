@@ -13,7 +13,7 @@ from etf_heads._tasks import TaskWeights
 from etf_heads.heads import FixedHead
 from etf_heads.losses._classifiers import Classifier
 from etf_heads.losses._streamed import streamed_cross_entropy, streams
-from etf_heads.losses._task_loss import LogitLoss, Reduction, all_labelled
+from etf_heads.losses._task_loss import LogitLoss, Reduction
 
 
 class CrossEntropy(LogitLoss):
@@ -49,15 +49,15 @@ class CrossEntropy(LogitLoss):
             smoothing=self.label_smoothing,
         )
 
-    def total(self, features: Tensor, head: Classifier, labels: Tensor) -> Tensor:
+    def total(
+        self, features: Tensor, head: Classifier, labels: Tensor, *, complete: bool
+    ) -> Tensor:
         """Sum () of the means of all tasks: one mean where tasks have one size, and all labels."""
-        tasks, streamed = head.tasks, self.streamed and streams(head)
-        if streamed or not tasks.one_size or not all_labelled(labels, self.ignore_index):
-            return super().total(features, head, labels)
-        logits = self.logits(features, head).flatten(0, -2)
-        scores, targets = self.grid(logits, labels)
-        mean = self.of_scores(scores, targets, "mean")
-        return mean if len(tasks) == 1 else mean * len(tasks)
+        if not complete or not head.tasks.one_size or (self.streamed and streams(head)):
+            return super().total(features, head, labels, complete=complete)
+        grid = self.grid(self.logits(features, head).flatten(0, -2), labels)
+        mean = self.of_scores(*grid, reduction="mean")
+        return mean if len(head.tasks) == 1 else mean * len(head.tasks)
 
     def of_scores(self, scores: Tensor, targets: Tensor, reduction: str = "none") -> Tensor:
         """Cross-entropies of scores (n, K, ...), zero where there is no label, or their mean."""

@@ -58,14 +58,15 @@ class TaskLoss(nn.Module):
         classifier = classifier_of(head)
         tasks = classifier.tasks
         stacked = stack_labels(labels, tasks, tuple(features.shape[:-1]))
+        complete = False
         if stacked.device.type == "cpu" and not is_traced():  # on a GPU one would wait for it
-            check_range(stacked, tasks, no_label=self.ignore_index)
+            complete = check_range(stacked, tasks, no_label=self.ignore_index)
         targets = stacked.flatten(0, -2)
         if self.reduction == "none":
             losses = self.each(features, classifier, targets)
             return self._weighted(losses, tasks).reshape(stacked.shape)
         if self.reduction == "mean" and self.task_weights is None:
-            return self.total(features, classifier, targets)
+            return self.total(features, classifier, targets, complete=complete)
         means = self._weighted(self.means(features, classifier, targets), tasks)
         return means.sum() if self.reduction == "mean" else means
 
@@ -79,8 +80,15 @@ class TaskLoss(nn.Module):
         weights = mean_weights(labels != self.ignore_index, at_least_float32(losses.dtype))
         return (losses * weights).sum(0)
 
-    def total(self, features: Tensor, head: Classifier, labels: Tensor) -> Tensor:
-        """Sum () of the means of all tasks."""
+    def total(
+        self,
+        features: Tensor,
+        head: Classifier,
+        labels: Tensor,
+        *,
+        complete: bool,  # noqa: ARG002
+    ) -> Tensor:
+        """Sum () of the means of all tasks; ``complete`` says that no label is missing."""
         return self.means(features, head, labels).sum()
 
     def _weighted(self, losses: Tensor, tasks: Tasks) -> Tensor:
@@ -136,15 +144,6 @@ class LogitLoss(TaskLoss):
 
     def _of_one_size(self, logits: Tensor, labels: Tensor) -> Tensor:
         return self.of_scores(*self.grid(logits, labels)).reshape(labels.shape)
-
-
-def all_labelled(labels: Tensor, missing: int) -> bool:
-    """Whether every sample is known to have a label of every task.
-
-    Not on a GPU, for which one would have to wait.
-    """
-    known = labels.device.type == "cpu" and labels.numel() > 0 and not is_traced()
-    return known and missing < 0 and int(labels.amin()) >= 0
 
 
 def mean_weights(labelled: Tensor, dtype: torch.dtype) -> Tensor:

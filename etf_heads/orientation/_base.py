@@ -68,7 +68,5 @@ class Orientation(Specified):
 
 def centre(coordinates: Tensor, size: int) -> Tensor:
     """Coordinates less the mean of each ``size`` neighbours: (..., n) -> (..., n)."""
-    if size == coordinates.shape[-1]:
-        return coordinates - coordinates.mean(-1, keepdim=True)
     grid = coordinates.unflatten(-1, (-1, size))
     return (grid - grid.mean(-1, keepdim=True)).flatten(-2)

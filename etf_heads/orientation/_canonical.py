@@ -23,6 +23,6 @@ class CanonicalOrientation(StructuredOrientation):
         """First n features: (..., d) -> (..., n)."""
         return features[..., : self.columns] * scale
 
-    def raw_lift(self, coordinates: Tensor, scale: float | Tensor) -> Tensor:
+    def raw_lift(self, coordinates: Tensor, scale: float) -> Tensor:
         """Zeros behind the coordinates: (..., n) -> (..., d)."""
         return F.pad(coordinates * scale, (0, self.in_features - self.columns))

@@ -53,7 +53,7 @@ class KroneckerOrientation(StructuredOrientation):
         ordered = torch.cat([spectrum[..., 1:], rest, spectrum[..., :1]], dim=-1)
         return ordered[..., : self.columns]
 
-    def raw_lift(self, coordinates: Tensor, scale: float | Tensor) -> Tensor:
+    def raw_lift(self, coordinates: Tensor, scale: float) -> Tensor:
         """Inverse transform of coordinates padded with zeros: (..., n) -> (..., d)."""
         size = self._p * self._q
         padded = F.pad(coordinates * scale, (0, self.in_features - self.columns))

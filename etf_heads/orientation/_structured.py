@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from etf_heads._tracing import call_recorded, is_traced
+from etf_heads._tracing import call_recorded, is_recorded, is_traced
 from etf_heads.orientation._base import Orientation, centre
 
 Options = tuple[float, int]
@@ -30,11 +30,8 @@ class StructuredOrientation(Orientation):
         """Coordinates s Uᵀ h in a new tensor, with no rule for gradients: (..., d) to (..., n)."""
         raise NotImplementedError
 
-    def raw_lift(self, coordinates: Tensor, scale: float | Tensor) -> Tensor:
-        """Features s U z in a new tensor, in the same way: (..., n) to (..., d).
-
-        s is a number, or a tensor of one number, shape ().
-        """
+    def raw_lift(self, coordinates: Tensor, scale: float) -> Tensor:
+        """Features s U z in a new tensor, in the same way: (..., n) to (..., d)."""
         raise NotImplementedError
 
     def project(self, features: Tensor, scale: float = 1.0) -> Tensor:
@@ -53,7 +50,7 @@ class StructuredOrientation(Orientation):
 
     def _project(self, features: Tensor, scale: float, centred: int) -> Tensor:
         coordinates = self.raw_project(features, scale)
-        return centre(coordinates, centred) if centred else coordinates
+        return centre_(coordinates, centred) if centred else coordinates
 
     def _lift(self, coordinates: Tensor, scale: float, centred: int) -> Tensor:
         return self.raw_lift(centre(coordinates, centred) if centred else coordinates, scale)
@@ -78,14 +75,25 @@ class _Linear(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, forward: LinearMap, adjoint: LinearMap, options: Options
     ) -> Tensor:
-        ctx.reverse = adjoint, forward
-        ctx.options = options
+        ctx.maps, ctx.options = (forward, adjoint), options
         return forward(x, *options)
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None, None]:
-        return _linear(*ctx.reverse, upstream[0], ctx.options), None, None, None
+        forward, adjoint = ctx.maps
+        return _linear(adjoint, forward, upstream[0], ctx.options), None, None, None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
-        return _linear(*reversed(ctx.reverse), tangents[0], ctx.options)
+        forward, adjoint = ctx.maps
+        return _linear(forward, adjoint, tangents[0], ctx.options)
+
+
+def centre_(coordinates: Tensor, size: int) -> Tensor:
+    """:func:`centre` in place, but where what is written into views gets lost."""
+    if is_recorded():
+        return centre(coordinates, size)
+    one = size == coordinates.shape[-1]
+    grid = coordinates if one else coordinates.unflatten(-1, (-1, size))
+    grid.sub_(grid.mean(-1, keepdim=True))
+    return coordinates

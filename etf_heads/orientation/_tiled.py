@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from etf_heads._tracing import is_recorded, is_traced
-from etf_heads.orientation._structured import StructuredOrientation
+from etf_heads.orientation._structured import StructuredOrientation, centre_
 
 _FEW = 16  # tiles up to which adding them one by one is faster than one sum over pairs of them
 
@@ -57,21 +57,32 @@ class TiledOrientation(StructuredOrientation):
             sign = -sign
         return sums.mul_(scale / self._root)
 
-    def raw_lift(self, coordinates: Tensor, scale: float | Tensor) -> Tensor:
+    def raw_lift(self, coordinates: Tensor, scale: float) -> Tensor:
         """Signed copies: (..., n) -> (..., d)."""
+        return self._lift(coordinates, scale, 0)
+
+    def _lift(self, coordinates: Tensor, scale: float, centred: int) -> Tensor:
         n, d = self.columns, self.in_features
         lifted = coordinates.new_empty((*coordinates.shape[:-1], d))
         first = lifted.narrow(-1, 0, n)
-        _write(first, coordinates, scale / self._root)
+        if is_traced():  # by what cannot see through out=
+            first.copy_(coordinates * (scale / self._root))
+        else:
+            torch.mul(coordinates, scale / self._root, out=first)
+        if centred:
+            centre_(first, centred)
         if self._rest:
             first.narrow(-1, 0, self._rest).mul_(self._longer)
-        if n < d:
-            width = min(n, d - n)
-            _write(lifted.narrow(-1, n, width), first.narrow(-1, 0, width), -1)
-        filled = 2 * n
+        filled = n
         while filled < d:  # by what is there, twice as much each time
             width = min(filled, d - filled)
-            lifted.narrow(-1, filled, width).copy_(lifted.narrow(-1, 0, width))
+            source, target = lifted.narrow(-1, 0, width), lifted.narrow(-1, filled, width)
+            if filled > n:
+                target.copy_(source)
+            elif is_traced():
+                target.copy_(-source)
+            else:
+                torch.neg(source, out=target)
             filled += width
         return lifted
 
@@ -96,10 +107,3 @@ class TiledOrientation(StructuredOrientation):
         tail = self.in_features - 2 * n * pairs
         others = features.narrow(-1, 2 * n * pairs, tail).split(n, dim=-1) if tail else ()
         return plus - minus, others, 1
-
-
-def _write(target: Tensor, source: Tensor, factor: float | Tensor) -> Tensor:
-    """Put a multiple of the source into the target, which is a view."""
-    if is_traced():  # by what cannot see through out=
-        return target.copy_(source * factor)
-    return torch.mul(source, factor, out=target)

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from etf_heads import CompoundETFHead, ETFHead
 from etf_heads.losses import CompoundCrossEntropy
@@ -287,3 +288,27 @@ def test_labels_out_of_range_are_one_error_whatever_the_path(
     labels[3, -1] = wrong
     with pytest.raises(ValueError, match="samples without a label have -100"):
         CompoundCrossEntropy(reduction=reduction)(h, head, labels)
+
+
+class Operations(TorchDispatchMode):
+    """Counts operations other than views."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += not func.is_view
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_training_step_takes_few_operations():
+    h, labels = torch.randn(8, 512, requires_grad=True), torch.randint(100, (8,))
+    head = ETFHead(512, 100, scale=3.0)
+    for loss, most in [
+        (lambda: CompoundCrossEntropy()(h, head, labels), 22),
+        (lambda: F.cross_entropy(head(h), labels), 23),
+    ]:
+        with Operations() as operations:
+            loss().backward()
+        assert 10 < operations.count <= most
