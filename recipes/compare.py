@@ -91,7 +91,7 @@ def _report(
         set_seed(0)
         head = HEADS["learned" if name == PLAIN else name](head_request(config, data))
         costs[name] = head_cost(
-            head, make_loss(config), config.batch_size, config.features, state.device
+            head, make_loss(config, data), config.batch_size, config.features, state.device
         )
     summary = compare(runs, config.heads[0], costs, plain=plain, tuned=tuned)
     write_json(config.report_dir / "comparison.json", to_json(summary))

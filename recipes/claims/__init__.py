@@ -1,4 +1,4 @@
-"""Claims of "Neural Collapse in Multi-Task Learning", and one of ours, each tested by one command.
+"""Claims of papers, and of ours, each tested by one command.
 
 A claim is a file here: a :class:`~recipes.claims.claim.Claim` called ``CLAIM``, with what is said,
 the runs that test it at two sizes, and a rule that judges their numbers. ``CLAIMS`` lists them;
@@ -24,6 +24,9 @@ CLAIMS = (
     "parameter-efficient",
     "defaults",
     "ahead",
+    "losses",
+    "temperature",
+    "long-tail",
 )
 """Names of all claims; their files are called the same."""
 

@@ -15,7 +15,7 @@ from recipes.records import from_json, to_json
 from recipes.storage import read_json, write_json
 from recipes.training.processes import on_main, process_state
 from recipes.training.result import RunResult
-from recipes.training.settings import TRIAL_SEED, RunConfig
+from recipes.training.settings import OF_COSINES, TRIAL_SEED, RunConfig
 
 HELD_OUT = 0.2
 """Share of the training images that trials are judged by; they train on the others."""
@@ -59,9 +59,9 @@ def grid(config: RunConfig) -> dict[str, tuple[float, ...]]:
     last linear maps, or the temperature where the loss is of cosines, which do not feel that decay.
     """
     own = (
-        {"head_decay": (config.head_decay, 10.0, 20.0)}
-        if config.loss == "cross-entropy"
-        else {"temperature": (config.temperature, 0.1, 1.0)}
+        {"temperature": (config.temperature, 0.1, 1.0)}
+        if config.loss in OF_COSINES
+        else {"head_decay": (config.head_decay, 10.0, 20.0)}
     )
     shared = {
         name: tuple(getattr(config, name) * factor for factor in (1.0, 3.0, 1 / 3))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from recipes.data.images import ImageData, has_own_samples
 from recipes.training.augmentation import Standardise
 from recipes.training.backbones import backbone
-from recipes.training.heads import HEADS, HeadRequest
+from recipes.training.heads import HEADS, HeadRequest, is_observing
 from recipes.training.loss import make_loss
 from recipes.training.network import Network
 from recipes.training.settings import RunConfig, Settings
@@ -18,7 +18,12 @@ def build_network(config: RunConfig, data: ImageData) -> Network:
     shape = (channels, height, width)
     features = backbone(config.backbone)(shape, config.features, config.width)
     head = HEADS[config.head](head_request(config, data))
-    return Network(standardise, features, head, make_loss(config), data.tasks)
+    if config.loss != "cross-entropy" and is_observing(head):
+        raise ValueError(
+            f"head={config.head!r} observes labels as it makes its logits, whose loss is the "
+            f"cross-entropy: loss={config.loss!r} goes with another head"
+        )
+    return Network(standardise, features, head, make_loss(config, data), data.tasks)
 
 
 def head_request(config: Settings, data: ImageData) -> HeadRequest:

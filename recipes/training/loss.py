@@ -2,31 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from etf_heads.losses import NONL, NTCE, CompoundCrossEntropy, NormalizedCrossEntropy
-from recipes.data.images import NO_LABEL
-from recipes.training.settings import Settings
+from etf_heads.losses import (
+    NONL,
+    NTCE,
+    CompoundCrossEntropy,
+    CompoundFocal,
+    CompoundSquaredError,
+    LogitAdjustedCrossEntropy,
+    NormalizedCrossEntropy,
+)
+from recipes.data.images import NO_LABEL, ImageData
+from recipes.training.settings import OF_COSINES, OF_LOGITS, Settings
 
-TaskLosses = CompoundCrossEntropy | NormalizedCrossEntropy | NTCE | NONL
+TaskLosses = nn.Module
 """Called with features (B, d), a head and labels (B, T); returns the mean loss of each task, (T,),
 over the samples that have a label of it, and 0 where none has."""
 
 
-def make_loss(settings: Settings) -> TaskLosses:
-    """The loss that settings ask for."""
-    if settings.loss == "cross-entropy":
-        return CompoundCrossEntropy(reduction="task")
-    kinds: dict[str, Callable[..., TaskLosses]] = {
-        "normalized": NormalizedCrossEntropy,
-        "ntce": NTCE,
-        "nonl": NONL,
+def make_loss(settings: Settings, data: ImageData) -> TaskLosses:
+    """The loss that settings ask for, on these training images.
+
+    Raises:
+        ValueError: if the loss does not take its number, or a class has no image where its
+            frequency is needed.
+    """
+    name = settings.loss
+    if name in OF_COSINES:
+        kinds: dict[str, type[NTCE | NONL | NormalizedCrossEntropy]] = {
+            "normalized": NormalizedCrossEntropy,
+            "ntce": NTCE,
+            "nonl": NONL,
+        }
+        return kinds[name](settings.temperature, reduction="task")
+    given = settings.loss_parameter
+    number = OF_LOGITS.get(name, 0.0) if given is None else given
+    if name == "focal":
+        return CompoundFocal(number, reduction="task")
+    if name == "squared-error":
+        return CompoundSquaredError(number, reduction="task")
+    if name == "logit-adjusted":
+        return LogitAdjustedCrossEntropy(class_counts(data), number, reduction="task")
+    return CompoundCrossEntropy(label_smoothing=number, reduction="task")
+
+
+def class_counts(data: ImageData) -> dict[str, Tensor]:
+    """Training images of each class, (K_t,) by task."""
+    columns = zip(data.tasks.items(), data.train.labels.unbind(1), strict=True)
+    return {
+        task: torch.bincount(labels[labels != NO_LABEL], minlength=classes)
+        for (task, classes), labels in columns
     }
-    return kinds[settings.loss](settings.temperature, reduction="task")
 
 
 def mean_cross_entropies(logits: Mapping[str, Tensor], labels: Tensor) -> Tensor:

@@ -26,7 +26,19 @@ else:  # the registries are the only list of names; --help and the parser read t
 TRIAL_SEED = 1_000
 """Of every trial of tuning; runs that are reported have other seeds."""
 
-LossName = Literal["cross-entropy", "normalized", "ntce", "nonl"]
+LossName = Literal[
+    "cross-entropy",
+    "label-smoothing",
+    "focal",
+    "squared-error",
+    "logit-adjusted",
+    "normalized",
+    "ntce",
+    "nonl",
+]
+OF_LOGITS = {"label-smoothing": 0.1, "focal": 2.0, "squared-error": 1.0, "logit-adjusted": 1.0}
+"""Losses of logits that have a number, and what it is by default."""
+OF_COSINES = ("normalized", "ntce", "nonl")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,10 +68,15 @@ class Settings(DataOptions):
             with every head.
         weighting: how the tasks' losses become one step. "equal" adds them up; uncertainty, dwa and
             famo weigh them; mgda, pcgrad and fairgrad weigh their gradients in the backbone.
-        loss: cross-entropy of the head's logits; or, of features and class vectors of unit length,
-            cross-entropy of their cosines (normalized), or what contrasts each image's class
-            vector with the features of the batch (ntce, nonl; see etf_heads.losses). These three
-            go with feature_norm unit, by which decisions are those of the cosines.
+        loss: cross-entropy of the head's logits; the same with label smoothing, or of logits plus
+            the logarithms of class frequencies in training (logit-adjusted, for long tails); focal
+            loss; squared error against centred targets. Or, of features and class vectors of unit
+            length, cross-entropy of their cosines (normalized), or what contrasts each image's
+            class vector with the features of the batch (ntce, nonl; see etf_heads.losses). These
+            three go with feature_norm unit, by which decisions are those of the cosines.
+        loss_parameter: the share that label smoothing takes (0.1), the exponent of focal loss (2),
+            the gap that squared error asks for (1), the weight of the logarithms of frequencies
+            (1); by default the numbers in parentheses. Other losses have none.
         temperature: what the cosines of these three are divided by.
         epochs: passes over the training images.
         batch_size: images an optimiser step, over all processes and accumulation steps together.
@@ -102,6 +119,7 @@ class Settings(DataOptions):
     warm_up_logits: int = 0
     weighting: WeightingName = "equal"
     loss: LossName = "cross-entropy"
+    loss_parameter: float | None = None
     temperature: float = 0.3
     epochs: int = 12
     batch_size: int = 250
@@ -272,9 +290,14 @@ class CompareConfig(Settings):
 
 
 def _check_loss(settings: Settings) -> None:
+    if settings.loss_parameter is not None and settings.loss not in OF_LOGITS:
+        raise ValueError(
+            f"loss_parameter={settings.loss_parameter}: loss={settings.loss!r} has none; those "
+            f"that have one are {', '.join(OF_LOGITS)}"
+        )
     if settings.loss == "cross-entropy":
         return
-    if settings.feature_norm != "unit":
+    if settings.loss in OF_COSINES and settings.feature_norm != "unit":
         raise ValueError(
             f"loss={settings.loss!r} is of features of unit length: it goes with feature_norm=unit"
         )

@@ -8,7 +8,9 @@ import torch
 from recipe_runs import TINY
 from torch.nn import functional as F
 
+from etf_heads.heads import LinearHead
 from recipes.data import load_data
+from recipes.data.images import ImageData, ImageSet
 from recipes.training.building import build_network, head_request
 from recipes.training.engine import train
 from recipes.training.heads import HEADS
@@ -24,12 +26,13 @@ TEMPERATURE = 0.3
 def made(head, loss):
     """A head for the two-digit images, features, labels, and what the loss of settings says."""
     config = replace(TINY, head=head, loss=loss, temperature=TEMPERATURE, **SPHERE)
-    module = HEADS[head](head_request(config, load_data(config.data, config)))
+    data = load_data(config.data, config)
+    module = HEADS[head](head_request(config, data))
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(40, config.features, generator=generator)
     labels = torch.randint(10, (40, 2), generator=generator)
     labels[::7, 1] = -100
-    return module, features, labels, make_loss(config)(features, module, labels)
+    return module, features, labels, make_loss(config, data)(features, module, labels)
 
 
 def of_each_task(module, features, labels, each):
@@ -57,9 +60,10 @@ def test_contrastive_losses_are_a_mean_a_task(head):
         assert found.shape == (2,)
         assert found.isfinite().all()
         config = replace(TINY, loss=loss, temperature=TEMPERATURE, **SPHERE)
-        longer = make_loss(config)(7 * features, module, labels)  # of directions alone
+        data = load_data(config.data, config)
+        longer = make_loss(config, data)(7 * features, module, labels)  # of directions alone
         torch.testing.assert_close(longer, found)
-        other = make_loss(replace(config, temperature=1.0))(features, module, labels)
+        other = make_loss(replace(config, temperature=1.0), data)(features, module, labels)
         assert not torch.allclose(other, found)
 
 
@@ -71,7 +75,7 @@ def test_cross_entropy_is_of_logits():
     labels[::3, 0] = -100
     features = network.features(data.train.images[:50])
     expected = mean_cross_entropies(network.head(features), labels)
-    torch.testing.assert_close(make_loss(config)(features, network.head, labels), expected)
+    torch.testing.assert_close(make_loss(config, data)(features, network.head, labels), expected)
 
 
 @pytest.mark.parametrize("loss", COSINES)
@@ -121,3 +125,63 @@ def test_networks_learn_by_losses_of_cosines(loss, head, tmp_path):
     before, after = train(replace(config, output=tmp_path / "run")).history
     assert after.train.loss < before.train.loss
     assert after.train.accuracy["left"] > 0.2  # of ten classes
+
+
+LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.0, 0.25, -2.0], [1.0, 1.0, 1.0], [-1.0, 0.0, 3.0]])
+LABELS = torch.tensor([0, 2, 1, -100])
+
+
+def _smoothed(z, y, share):
+    return F.cross_entropy(z, y, label_smoothing=share)
+
+
+def _focal(z, y, gamma):
+    p = z.softmax(1).gather(1, y[:, None])
+    return -((1 - p) ** gamma * p.log()).mean()
+
+
+def _squared(z, y, gap):
+    return (z - gap * (F.one_hot(y, 3) - 1 / 3)).square().sum(1).mean() / 2
+
+
+def _adjusted(z, y, tau):
+    return F.cross_entropy(z + tau * (torch.tensor([6.0, 3.0, 1.0]) / 10).log(), y)
+
+
+@pytest.mark.parametrize(
+    ("loss", "written_out", "by_default", "other"),
+    [
+        ("label-smoothing", _smoothed, 0.1, 0.3),
+        ("focal", _focal, 2.0, 3.0),
+        ("squared-error", _squared, 1.0, 5.0),
+        ("logit-adjusted", _adjusted, 1.0, 0.5),
+    ],
+)
+def test_losses_of_logits_are_those_written_out(loss, written_out, by_default, other):
+    """Of a task alone, whose labels have the frequencies 6, 3 and 1."""
+    images = ImageSet(
+        torch.zeros(10, 1, 2, 2, dtype=torch.uint8),
+        torch.tensor([[0, 0, 0, 0, 0, 0, 1, 1, 1, 2]]).T,
+    )
+    data = ImageData({"kind": 3}, train=images, test=images, shift=0)
+    head = LinearHead(3, {"kind": 3})
+    with torch.no_grad():
+        head.weight.copy_(torch.eye(3))
+        head.bias.zero_()
+    for given, number in ((None, by_default), (other, other)):
+        criterion = make_loss(replace(TINY, loss=loss, loss_parameter=given), data)
+        found = criterion(LOGITS, head, LABELS[:, None])
+        torch.testing.assert_close(found, written_out(LOGITS[:3], LABELS[:3], number)[None])
+
+
+@pytest.mark.parametrize("loss", ["cross-entropy", "ntce"])
+def test_a_loss_without_a_number_refuses_one(loss):
+    with pytest.raises(ValueError, match=r"loss_parameter=2.0: loss=.* has none; .*focal"):
+        replace(TINY, loss=loss, loss_parameter=2.0, **SPHERE)
+
+
+@pytest.mark.parametrize("loss", ["focal", "ntce"])
+def test_heads_that_observe_labels_have_the_cross_entropy(loss):
+    config = replace(TINY, head="nearest", loss=loss, **SPHERE)
+    with pytest.raises(ValueError, match=r"head='nearest' observes labels .* another head"):
+        build_network(config, load_data(config.data, config))
