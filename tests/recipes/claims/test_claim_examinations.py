@@ -1,4 +1,4 @@
-"""Examinations of trained networks by claims: saliency, and features of parts of images."""
+"""Examinations of trained networks by claims: saliency, parts of images, logits."""
 
 import math
 
@@ -8,8 +8,10 @@ import torch
 from torch import nn
 
 from etf_heads.geometry import compound_etf
+from recipes.claims import long_tail, losses
 from recipes.claims.dissection import dissected, dissection
 from recipes.claims.saliency import overlap, saliency_maps
+from recipes.data.images import ImageData, ImageSet
 
 
 def test_the_overlap_of_maps():
@@ -85,3 +87,40 @@ def test_a_dissected_image_is_one_picture_where_it_stood():
     assert torch.equal(right[..., 8:], images[..., 8:])
     assert not right[..., :8].any()
     assert torch.equal(right + dissected(images, 8, (0, 0)), images)
+
+
+class Recorded(nn.Module):
+    """The same logits (N, K) of every task, whatever the images."""
+
+    def __init__(self, logits, tasks):
+        super().__init__()
+        self.logits, self.tasks = logits, tasks
+
+    def features_and_logits(self, images):
+        return images.float().flatten(1), dict.fromkeys(self.tasks, self.logits)
+
+
+def images_of(labels):
+    """Black images of these labels."""
+    labels = torch.tensor(labels)
+    return ImageSet(torch.zeros(len(labels), 1, 2, 2, dtype=torch.uint8), labels)
+
+
+def test_the_logit_gap_is_the_right_logit_less_the_mean_of_the_others():
+    images = images_of([[0, 2], [1, 1]])
+    network = Recorded(torch.tensor([[5.0, 1.0, 3.0], [0.0, 2.0, 4.0]]), ("a", "b"))
+    data = ImageData({"a": 3, "b": 3}, train=images, test=images, shift=0)
+    found = losses.examine(network, data, None)
+    np.testing.assert_allclose(found.gap, np.mean([5 - 2, 3 - 3, 2 - 2, 2 - 2]))
+
+
+def test_accuracy_by_the_number_of_training_images_of_the_class():
+    train = images_of([[0]] * 101 + [[1]] * 100 + [[2]] * 19)
+    test = images_of([[0], [0], [1], [2]])
+    logits = torch.eye(3)[[0, 1, 1, 0]]  # right, wrong, right, wrong
+    data = ImageData({"kind": 3}, train=train, test=test, shift=0)
+    found = long_tail.examine(Recorded(logits, ("kind",)), data, None)
+    assert found == long_tail.Shots(many=0.5, medium=1.0, few=0.0)
+    data = ImageData({"kind": 3}, train=train, test=images_of([[1]] * 4), shift=0)
+    found = long_tail.examine(Recorded(logits, ("kind",)), data, None)
+    assert found == long_tail.Shots(many=None, medium=0.5, few=None)

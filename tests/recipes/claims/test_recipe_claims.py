@@ -26,6 +26,7 @@ from recipes.claims.claim import (
 from recipes.claims.defaults import VARIANTS as DEFAULTS
 from recipes.claims.dissection import Dissection, Dissections
 from recipes.claims.evidence import directory, gather
+from recipes.claims.long_tail import VARIANTS as LONG_TAIL
 from recipes.claims.report import numbers_table, verdict, write_claim
 from recipes.claims.request import Request
 from recipes.claims.saliency import Saliency
@@ -43,7 +44,7 @@ TINY = {"epochs": 1, "train_images": 400, "test_images": 200, "width": 2}
 def record(collapse, accuracy=0.99, state_bytes=90, extra=None):
     """A run of two epochs; a measure has its start and its end."""
     ends = [{name: pair[i] for name, pair in collapse.items()} for i in (0, 1)]
-    own = scores(a=accuracy, b=accuracy)
+    own = replace(scores(a=accuracy, b=accuracy), loss=1.0)
     return Record(
         seed=0,
         history=[Epoch(i, float(i), own, own, end) for i, end in enumerate(ends)],
@@ -72,6 +73,9 @@ COLLAPSED = {
 }
 
 
+UNADJUSTED = [name for name in LONG_TAIL if name.endswith("cross-entropy")]
+
+
 def supporting(claim):
     """Evidence for which a claim holds."""
     plan = claim.plans["reduced"]
@@ -79,6 +83,7 @@ def supporting(claim):
         name: [
             record(
                 COLLAPSED,
+                accuracy=0.96 if name in UNADJUSTED else 0.99,
                 state_bytes=100 if name.startswith("learned") else 90,
                 extra=found(claim.name, name),
             )
@@ -94,7 +99,13 @@ def found(claim, variant):
         return to_json(Dissections(parts, parts))
     if claim == "saliency":
         return to_json(Saliency(0.3 + 0.2 * float(variant.rpartition(" ")[2]), 0, [], [], []))
-    return {"correlation": sweep(variant), "imbalance": {"predicted": BENT}}.get(claim)
+    gap = 5.0 if "squared" in variant else 4.51
+    return {
+        "correlation": sweep(variant),
+        "imbalance": {"predicted": BENT},
+        "losses": {"gap": gap},
+        "long-tail": {"many": 0.9, "medium": 0.8, "few": None},
+    }.get(claim)
 
 
 def end_at(record, accuracy):
@@ -179,6 +190,65 @@ def test_every_measure_decides_on_dissection(head, measure, value):
     evidence = supporting(claim)
     evidence[head][0].extra["after"][measure] = value
     assert [c.verdict == "met" for c in criteria_of(claim, evidence)].count(False) == 1
+
+
+@pytest.mark.parametrize(
+    ("variant", "gap"),
+    [
+        ("learned-norm, label smoothing", 4.3),
+        ("compound, label smoothing", 4.7),
+        ("learned-norm, squared error", 4.7),
+        ("compound, squared error", 5.3),
+    ],
+)
+def test_the_logit_gap_decides_on_losses(variant, gap):
+    claim = find_claim("losses")
+    evidence = supporting(claim)
+    (own,) = evidence[variant]
+    evidence[variant] = [replace(own, extra={"gap": gap})]
+    assert [c.verdict == "met" for c in criteria_of(claim, evidence)].count(False) == 1
+
+
+@pytest.mark.parametrize("scale", ["matched scale", None])
+def test_only_class_vectors_of_matched_length_have_to_reach_s_nc4(scale):
+    claim = find_claim("losses")
+    evidence = supporting(claim)
+    name = ", ".join(filter(None, ("compound, label smoothing", scale)))
+    evidence[name][0].history[-1].collapse["s_nc4"] = 1.0
+    failed = [c.verdict == "met" for c in criteria_of(claim, evidence)].count(False)
+    assert failed == (1 if scale else 0)
+
+
+def test_margins_and_losses_decide_on_temperature():
+    claim = find_claim("temperature")
+    narrower = [[1.0, 0.95], [0.95, 1.0]]  # than those of the other scales
+    for name, change in (
+        ("learned, scale 30", {"gram": narrower}),
+        ("fixed, scale 3", {"history": lower_loss(supporting(claim)["fixed, scale 3"][0])}),
+    ):
+        evidence = supporting(claim)
+        evidence[name] = [replace(evidence[name][0], **change)]
+        assert [c.verdict == "met" for c in criteria_of(claim, evidence)].count(False) == 1
+
+
+def lower_loss(record):
+    """A history that ends with a smaller training loss than unit vectors can have."""
+    end = record.history[-1]
+    return [*record.history[:-1], replace(end, train=replace(end.train, loss=0.5))]
+
+
+@pytest.mark.parametrize("ratio", [10, 50, 100])
+@pytest.mark.parametrize("head", ["learned", "compound"])
+def test_accuracy_decides_on_long_tails(ratio, head):
+    claim = find_claim("long-tail")
+    evidence = supporting(claim)
+    end_at(evidence[f"1:{ratio}, {head}, cross-entropy"][0], 0.971)  # 1.9 points
+    verdicts = [c.verdict == "met" for c in criteria_of(claim, evidence)]
+    assert verdicts.count(False) == (0 if ratio == 10 else 1)
+    evidence = supporting(claim)
+    end_at(evidence[f"1:{ratio}, compound, logit-adjusted"][0], 0.9799)
+    verdicts = [c.verdict == "met" for c in criteria_of(claim, evidence)]
+    assert verdicts.count(False) == (1 if ratio == 10 else 2)
 
 
 @pytest.mark.parametrize("head", ["learned-norm", "compound"])
