@@ -5,7 +5,8 @@ number of processes, then ``compute(weight)`` for a dict of floats. In nearly al
 collapsed (each class says so).
 
 - One task: :class:`SingleTaskCollapse` (NC1 to NC5), :class:`VarianceCollapse` (training against
-  test data), :class:`ManyClassCollapse` (more classes than a simplex ETF has room for).
+  test data), :class:`ManyClassCollapse` (more classes than a simplex ETF has room for),
+  :class:`MultiLabelCollapse` (samples with several labels).
 - Several: :class:`MultiTaskCollapse` (tasks that share their samples), and
   :class:`MultiSourceCollapse` (tasks with samples of their own).
 - :class:`RegressionCollapse`; and :class:`LayerwiseCollapse`, any of these at several depths.
@@ -15,8 +16,8 @@ collapsed (each class says so).
   ``decisions``, are the second pass that NC4 and S_NC5 need.
 - :func:`forgetting` of tasks learned one after the other, by the classifier and by the features;
   :class:`BufferDistortion` of the images that are replayed against it.
-- :func:`error_exponent` of class vectors and means, and :func:`separation_fuzziness` with
-  :func:`separation_law` from layer to layer.
+- :func:`error_exponent` of class vectors and means, :func:`separation_fuzziness` with
+  :func:`separation_law` from layer to layer, :func:`geometric_complexity` of a network on data.
 - ``plot_values``, ``plot_gram``, ``plot_cosines`` and ``plot_class_plane`` draw (with matplotlib).
 """
 
@@ -24,6 +25,7 @@ from etf_heads.collapse._buffer import BufferDistortion
 from etf_heads.collapse._decisions import MultiSourceDisagreement, NearestCentreDisagreement
 from etf_heads.collapse._exponent import error_exponent
 from etf_heads.collapse._forgetting import forgetting
+from etf_heads.collapse._geometric import geometric_complexity
 from etf_heads.collapse._layers import LayerwiseCollapse, pooled
 from etf_heads.collapse._many_classes import (
     ManyClassCollapse,
@@ -31,6 +33,7 @@ from etf_heads.collapse._many_classes import (
     one_versus_rest_margin,
 )
 from etf_heads.collapse._metric import CollapseMetric
+from etf_heads.collapse._multi_label import MultiLabelCollapse, multi_label_collapse
 from etf_heads.collapse._multisource import MultiSourceCollapse, multi_source_collapse
 from etf_heads.collapse._multitask import (
     MultiTaskCollapse,
@@ -54,6 +57,7 @@ __all__ = [
     "CollapseMetric",
     "LayerwiseCollapse",
     "ManyClassCollapse",
+    "MultiLabelCollapse",
     "MultiSourceCollapse",
     "MultiSourceDisagreement",
     "MultiTaskCollapse",
@@ -66,7 +70,9 @@ __all__ = [
     "cluster_variance",
     "error_exponent",
     "forgetting",
+    "geometric_complexity",
     "many_class_collapse",
+    "multi_label_collapse",
     "multi_source_collapse",
     "multi_task_collapse",
     "one_versus_rest_margin",

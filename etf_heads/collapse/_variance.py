@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import torch
@@ -11,7 +12,7 @@ from etf_heads._tasks import Tasks, class_count
 from etf_heads.collapse._labels import check_features, labelled
 from etf_heads.collapse._metric import CollapseMetric
 from etf_heads.collapse._single import require_two_groups
-from etf_heads.collapse._statistics import ClassStatistics
+from etf_heads.collapse._statistics import ClassStatistics, significant
 
 _SPLITS = ("train", "test")
 
@@ -31,7 +32,9 @@ class VarianceCollapse(CollapseMetric):
                               whichever is nearest
     ========================  ===================================================================
 
-    All are 0 under full collapse of the split. K-means needs test features at hand: a uniform
+    All are 0 under full collapse of the split. Features of an early network can be measured about
+    the centres of another time, such as those that the trained network ends in: see
+    :meth:`compute`. K-means needs test features at hand: a uniform
     sample of bounded size is kept, all of them if there are no more.
 
     Args:
@@ -85,35 +88,70 @@ class VarianceCollapse(CollapseMetric):
         if split == "test":
             self._draw_samples(features, labels, _SPLITS.index(split))
 
-    def compute(self) -> dict[str, float]:
+    def compute(self, centres: VarianceCollapse | None = None) -> dict[str, float]:
         """The variances by name.
 
+        Args:
+            centres: a measure of the same classes at another time, whose class means are the
+                centres of each split; there is no ``weak_test_variance`` then.
+
         Raises:
-            ValueError: before there is data of two classes of both splits.
+            ValueError: before there is data of two classes of both splits, or if there are no
+                centres of a class.
             ImportError: without scikit-learn, if test features are kept.
         """
-        train, test = (
-            self._statistics(source, f" of the {split} split")
-            for source, split in enumerate(_SPLITS)
-        )
-        values = {
-            "train_variance": class_variance(train),
-            "strong_test_variance": class_variance(test),
-        }
-        if self.reservoir:
+        names = ("train_variance", "strong_test_variance")
+        values = {}
+        for source, (name, split) in enumerate(zip(names, _SPLITS, strict=True)):
+            others = None if centres is None else centres.class_statistics(source)
+            values[name] = class_variance(
+                self._statistics(source, f" of the {split} split"), others
+            )
+        if self.reservoir and centres is None:
             kept = self._sample(_SPLITS.index("test")).features
             values["weak_test_variance"] = cluster_variance(kept, self.num_classes, seed=self.seed)
         return values
 
 
-def class_variance(statistics: ClassStatistics) -> float:
-    """Mean squared distance to the class mean over that of the class means to their average.
+def class_variance(statistics: ClassStatistics, centres: ClassStatistics | None = None) -> float:
+    r"""Mean squared distance to the class mean over that of the class means to their average.
+
+    Args:
+        statistics: of the features.
+        centres: whose class means take the place of the features' own, in both distances: with
+            :math:`c_k` these, :math:`\frac1N \sum_i |h_i - c_{y_i}|^2` over
+            :math:`\frac1K \sum_k |c_k - \bar c|^2`. Hui et al. follow the features of a network
+            that is being trained about the centres that they end in.
 
     Raises:
-        ValueError: if fewer than two classes were seen.
+        ValueError: if fewer than two classes were seen, or centres are of other features or lack
+            a class.
+
+    Example:
+        >>> labels = torch.tensor([0, 0, 1, 1])
+        >>> early = ClassStatistics.from_batch(torch.tensor([[0.0], [2], [2], [4]]), labels)
+        >>> final = ClassStatistics.from_batch(torch.tensor([[0.0], [0], [4], [4]]), labels)
+        >>> class_variance(early), class_variance(final), class_variance(early, final)
+        (1.0, 0.0, 0.5)
     """
     require_two_groups(statistics)
-    return statistics.within_over_between
+    if centres is None:
+        return statistics.within_over_between
+    require_two_groups(centres, " among the centres")
+    if centres.means.shape[1] != statistics.means.shape[1]:
+        raise ValueError(
+            f"centres have {centres.means.shape[1]} features, the statistics "
+            f"{statistics.means.shape[1]}"
+        )
+    place = torch.searchsorted(centres.keys, statistics.keys).clamp(max=len(centres.keys) - 1)
+    if (missing := statistics.keys[centres.keys[place] != statistics.keys]).numel():
+        raise ValueError(f"there are no centres of the classes {missing.tolist()}")
+    moved = (statistics.means - centres.means[place]).square().sum(1)
+    total = statistics.traces.sum() + statistics.counts.to(moved.dtype) @ moved
+    within = significant(float(total) / statistics.samples, centres.means)
+    if centres.between > 0:
+        return within / centres.between
+    return math.inf if within > 0 else math.nan
 
 
 def cluster_variance(features: Tensor, num_clusters: int, *, seed: int = 0) -> float:

@@ -1,4 +1,4 @@
-"""Operations on whole models: a fixed head, fewer features, weight decay, what that saved.
+"""Operations on whole models: a fixed head, fewer features, tuning, decay, what that saved.
 
 The libraries that models come from are not imported, but for transformers by
 :func:`from_pretrained` when it is called: models are known by what they have.
@@ -16,6 +16,7 @@ from etf_heads.surgery._pretrained import from_pretrained
 from etf_heads.surgery._replace import replace_head
 from etf_heads.surgery._saved import load_model, save_model
 from etf_heads.surgery._savings import Savings, savings
+from etf_heads.surgery._tune import tune_layer
 
 __all__ = [
     "HeadAdapter",
@@ -33,5 +34,6 @@ __all__ = [
     "replace_head",
     "save_model",
     "savings",
+    "tune_layer",
     "update_config",
 ]

@@ -11,6 +11,7 @@ from etf_heads.collapse import (
     BufferDistortion,
     CollapseMetric,
     ManyClassCollapse,
+    MultiLabelCollapse,
     MultiSourceCollapse,
     MultiTaskCollapse,
     RegressionCollapse,
@@ -41,6 +42,11 @@ class Case:
     more: tuple[Any, ...] = ()
 
 
+def label_sets(labels: Tensor) -> Tensor:
+    """Both labels of every sample as one set of labels from 0 to 3: (N, 4)."""
+    return (labels[:, :, None] == torch.arange(4)).any(1)
+
+
 MEASURES = {
     "single": Case(lambda: SingleTaskCollapse(DIM, 4), lambda y: y[:, 0], 4),
     "single, traces": Case(
@@ -50,6 +56,7 @@ MEASURES = {
         lambda: SingleTaskCollapse(DIM, 4, published=True), lambda y: y[:, 0], 4
     ),
     "many classes": Case(lambda: ManyClassCollapse(DIM, 4), lambda y: y[:, 0], 4),
+    "multi-label": Case(lambda: MultiLabelCollapse(DIM, 4), label_sets, 4),
     "multi-task": Case(lambda: MultiTaskCollapse(DIM, TASKS), lambda y: y, 7),
     "multi-source": Case(
         lambda: MultiSourceCollapse(DIM, TASKS),

@@ -5,7 +5,12 @@ import pytest
 import torch
 from collapse_reference import within_between
 
-from etf_heads.collapse import VarianceCollapse, cluster_variance
+from etf_heads.collapse import (
+    ClassStatistics,
+    VarianceCollapse,
+    class_variance,
+    cluster_variance,
+)
 
 
 def case(n=200, dim=6, classes=4, noise=0.5):
@@ -82,6 +87,44 @@ def test_without_scikit_learn(monkeypatch):
 def test_only_test_features_are_kept():
     measure, *_ = fed(test_samples=30)
     assert [len(measure._sample(source).features) for source in (0, 1)] == [0, 30]
+
+
+def test_variances_about_the_centres_of_another_time():
+    """Hui et al.: early features about the centres that they end in, by hand."""
+    early, features, labels = fed(test_samples=30)
+    final = VarianceCollapse(6, 4, test_samples=0)
+    moved = 0.7 * features + torch.arange(6.0, dtype=torch.float64)
+    final.update(moved[:120], labels[:120], "train")
+    final.update(moved[120:], labels[120:], "test")
+    found = early.compute(centres=final)
+    for name, part in (
+        ("train_variance", slice(None, 120)),
+        ("strong_test_variance", slice(120, None)),
+    ):
+        h, y, later = features[part].numpy(), labels[part].numpy(), moved[part].numpy()
+        centres = np.stack([later[y == k].mean(0) for k in range(4)])
+        within = ((h - centres[y]) ** 2).sum(1).mean()
+        between = ((centres - centres.mean(0)) ** 2).sum(1).mean()
+        assert found.pop(name) == pytest.approx(within / between, rel=1e-9)
+    assert not found  # k-means has centres of its own
+    own = fed(test_samples=0)[0]
+    assert own.compute(centres=own) == pytest.approx(own.compute(), rel=1e-12)
+
+
+def test_centres_that_do_not_fit():
+    features, labels = case()
+    whole = ClassStatistics.from_batch(features, labels)
+    with pytest.raises(ValueError, match=r"there are no centres of the classes \[1, 3\]"):
+        class_variance(whole, whole.of_rows(torch.tensor([True, False, True, False])))
+    with pytest.raises(ValueError, match="centres have 5 features, the statistics 6"):
+        class_variance(whole, ClassStatistics.from_batch(features[:, :5], labels))
+    with pytest.raises(ValueError, match="only one class among the centres were seen"):
+        class_variance(whole, whole.of_rows(torch.arange(4) == 2))
+    with pytest.raises(ValueError, match="seen no data"):
+        fed(test_samples=0)[0].compute(centres=VarianceCollapse(6, 4))
+    same = ClassStatistics.from_batch(torch.ones(200, 6), labels)
+    assert class_variance(whole, same) == float("inf")
+    assert np.isnan(class_variance(same, same))
 
 
 def test_splits():
