@@ -2,8 +2,8 @@
 
 Importing this needs torch and safetensors only, and costs little more than they do. All
 subpackages are attributes, imported when first used: ``etf_heads.geometry``, ``.orientation``,
-``.codes``, ``.theory``, ``.heads``, ``.losses``, ``.surgery``, and ``.collapse``, which needs
-torchmetrics.
+``.codes``, ``.theory``, ``.heads``, ``.losses``, ``.surgery``, ``.kernels`` (compiled code, where
+there is any), and ``.collapse``, which needs torchmetrics.
 """
 
 import importlib
@@ -29,6 +29,7 @@ from etf_heads.surgery import (
 
 if TYPE_CHECKING:
     from etf_heads import collapse as collapse
+    from etf_heads import kernels as kernels
     from etf_heads import losses as losses
 
 __version__ = "0.1.0"
@@ -49,7 +50,7 @@ __all__ = [
     "savings",
 ]
 
-_LAZY = ("collapse", "losses")
+_LAZY = ("collapse", "kernels", "losses")
 
 if not TYPE_CHECKING:  # type checkers would take any name for one of this module
 

@@ -1,0 +1,104 @@
+"""The compiled library: loaded once, and turned on and off."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import warnings
+from pathlib import Path
+
+import torch
+
+_ABI = 1
+_SIGNATURES = {
+    # i: int64, p: pointer, d: double
+    "etf_heads_cross_entropy": "ipipiiiiipdidppi",
+    "etf_heads_cross_entropy_backward": "ippiiiippi",
+}
+_TYPES = {"i": ctypes.c_int64, "p": ctypes.c_void_p, "d": ctypes.c_double}
+
+
+class _State:
+    """The library, if there is one, whether it is used, and why not."""
+
+    library: ctypes.CDLL | None = None
+    enabled = False
+    status = ""
+
+
+def load(folder: Path = Path(__file__).parent) -> None:
+    """Load the library from a folder, for the processor at hand."""
+    _State.library, _State.enabled = None, False
+    if os.environ.get("ETF_HEADS_KERNELS") == "0":
+        _State.status = "off: ETF_HEADS_KERNELS=0"
+        return
+    capability = torch.backends.cpu.get_cpu_capability()
+    variant = "-avx2" if capability in ("AVX2", "AVX512") else ""
+    path = folder / f"libkernels{variant}.so"
+    if not path.exists():
+        _State.status = f"not compiled: no {path.name} in {folder}"
+        return
+    try:
+        library = ctypes.CDLL(str(path))
+        version = library.etf_heads_abi()
+        for name, letters in _SIGNATURES.items():
+            getattr(library, name).argtypes = [_TYPES[letter] for letter in letters]
+    except (OSError, AttributeError) as error:
+        version, reason = None, str(error)
+    else:
+        reason = f"it is of version {version}, not {_ABI}: install the package again"
+    if version != _ABI:
+        _State.status = f"not loaded: {path}: {reason}"
+        warnings.warn(
+            f"etf_heads computes without its compiled kernels: {_State.status}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return
+    _State.library, _State.enabled = library, True
+    _State.status = f"on: {path}"
+
+
+def library() -> ctypes.CDLL:
+    """The library, which must be there."""
+    assert _State.library is not None  # noqa: S101
+    return _State.library
+
+
+def is_enabled() -> bool:
+    """Whether compiled kernels are there, and turned on.
+
+    Example:
+        >>> if is_enabled():
+        ...     enable(False)
+        >>> is_enabled()
+        False
+    """
+    return _State.enabled
+
+
+def enable(on: bool = True) -> None:
+    """Turn compiled kernels on or off, in this process; they are on where they are there.
+
+    Raises:
+        ValueError: if there are none to turn on, with the reason.
+    """
+    if on and _State.library is None:
+        raise ValueError(
+            f"no compiled kernels ({_State.status}): install etf_heads from source on a machine "
+            "with a C++ compiler"
+        )
+    _State.enabled = on
+
+
+def status() -> str:
+    """In words: "on: " and the library; or "off", "not compiled" or "not loaded", and why.
+
+    Example:
+        >>> status().split(":")[0] in ("on", "off", "not compiled", "not loaded")
+        True
+    """
+    return _State.status if _State.enabled or _State.library is None else "off: by enable(False)"
+
+
+load()

@@ -1,0 +1,546 @@
+// Mean cross-entropies of several tasks, from features to the gradient of the features, on a CPU.
+//
+// The scores of task t are z = s sqrt(K_t / (K_t - 1)) U'h, those of all tasks side by side, with U
+// of TiledOrientation: feature j is in column j mod n, with the sign (-1)^(j div n), over the root
+// of the number of features in that column. With n used features U is the identity, that of
+// CanonicalOrientation.
+//
+// forward:  checks the labels, and nothing is written where one is out of range; then means, and
+//           of all scores (softmax - target) s sqrt(K_t / (K_t - 1)) / N_t.
+// backward: lifts that, times the upstream gradient of each task.
+//
+// Arithmetic is in vectors of W numbers of 32 bytes. A vector holds W classes of one sample where
+// tasks are large, and one class of W samples where they are small; the rest is the same code.
+// NaN and infinite features go the way that torch's log_softmax takes them: no -ffast-math here.
+
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+
+namespace {
+
+constexpr int64_t ABI = 1;
+constexpr int64_t CHUNK = 32;  // rows that a thread takes at a time; sums do not depend on threads
+
+enum Status : int64_t { DONE = 0, LABEL_OUT_OF_RANGE = 1, NO_MEMORY = 2, UNKNOWN_DTYPE = 3 };
+
+struct bfloat16 {
+  uint16_t bits;
+};
+
+inline float widened(float x) { return x; }
+inline double widened(double x) { return x; }
+inline float widened(bfloat16 x) {
+  const uint32_t bits = uint32_t(x.bits) << 16;
+  float value;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+inline void narrow(float x, float &result) { result = x; }
+inline void narrow(double x, double &result) { result = x; }
+inline void narrow(float x, bfloat16 &result) {  // to the nearest, ties to even
+  uint32_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1)) >> 16;
+  result.bits = uint16_t(x == x ? rounded : 0x7fc0u);
+}
+
+template <class R> struct Vector;
+template <> struct Vector<float> {
+  typedef float Reals __attribute__((vector_size(32)));
+  typedef uint32_t Bits __attribute__((vector_size(32)));
+  typedef int32_t Integers __attribute__((vector_size(32)));
+  static constexpr int mantissa = 23, bias = 127;
+  static constexpr float lowest = -87.0f;            // of which exp is a normal number
+  static constexpr float round = 12582912.0f;        // 1.5 * 2^23: adding it rounds
+  static constexpr float ln2_high = 0.693359375f, ln2_low = -2.12194440e-4f;
+  static constexpr int exp_terms = 7, log_terms = 6;
+  static Bits one() { return (Bits{} + bias) << mantissa; }  // of the number 1.0
+};
+template <> struct Vector<double> {
+  typedef double Reals __attribute__((vector_size(32)));
+  typedef uint64_t Bits __attribute__((vector_size(32)));
+  typedef int64_t Integers __attribute__((vector_size(32)));
+  static constexpr int mantissa = 52, bias = 1023;
+  static constexpr double lowest = -708.0;
+  static constexpr double round = 6755399441055744.0;  // 1.5 * 2^52
+  static constexpr double ln2_high = 6.93145751953125e-1, ln2_low = 1.42860682030941723212e-6;
+  static constexpr int exp_terms = 13, log_terms = 12;
+  static Bits one() { return (Bits{} + bias) << mantissa; }
+};
+
+template <class R> using Reals = typename Vector<R>::Reals;
+template <class R> constexpr int64_t WIDTH = 32 / sizeof(R);
+template <class R> constexpr R INFINITE = std::numeric_limits<R>::infinity();
+
+template <class R> inline Reals<R> load(const R *from) {
+  Reals<R> value;
+  std::memcpy(&value, from, sizeof value);
+  return value;
+}
+template <class R> inline void store(R *to, Reals<R> value) {
+  std::memcpy(to, &value, sizeof value);
+}
+template <class R> inline Reals<R> splat(R value) { return value - Reals<R>{}; }
+
+template <class To, class From> inline To same_bits(From value) {
+  static_assert(sizeof(To) == sizeof(From));
+  To result;
+  std::memcpy(&result, &value, sizeof result);
+  return result;
+}
+
+// e^x for x <= 0 or NaN, to about one unit in the last place; 0 below the normal numbers.
+template <class R> inline Reals<R> exponential(Reals<R> x) {
+  using V = Vector<R>;
+  const Reals<R> lowest = splat<R>(V::lowest);
+  const Reals<R> bounded = x < lowest ? lowest : x;  // NaN stays NaN
+  const Reals<R> shifted = bounded * R(1.4426950408889634074) + V::round;
+  const Reals<R> power = shifted - V::round;
+  const Reals<R> rest = (bounded - power * V::ln2_high) - power * V::ln2_low;
+  R factorial = 1;
+  for (int i = 2; i <= V::exp_terms; ++i) factorial *= i;
+  Reals<R> series = splat<R>(1 / factorial);
+  for (int i = V::exp_terms; i >= 1; --i) {  // unrolled: coefficients are constants
+    factorial /= i;
+    series = series * rest + 1 / factorial;
+  }
+  using Bits = typename V::Bits;
+  const Bits exponent = (same_bits<Bits>(shifted) << V::mantissa) + V::one();
+  const Reals<R> result = series * same_bits<Reals<R>>(exponent);
+  return x < lowest ? Reals<R>{} : result;
+}
+
+// log x for finite x >= 1, or NaN; of x near 1 to the last digits.
+template <class R> inline Reals<R> logarithm(Reals<R> x) {
+  using V = Vector<R>;
+  using Bits = typename V::Bits;
+  using Integers = typename V::Integers;
+  const Bits bits = same_bits<Bits>(x);
+  const Bits one = V::one();
+  const Bits fraction = (bits & (((Bits{} + 1) << V::mantissa) - 1)) | one;
+  Reals<R> f = same_bits<Reals<R>>(fraction);  // in [1, 2)
+  Reals<R> power =
+      __builtin_convertvector(same_bits<Integers>(bits >> V::mantissa) - V::bias, Reals<R>);
+  const Reals<R> large = splat<R>(R(1.41421356237309505));
+  power = f > large ? power + 1 : power;
+  f = f > large ? f * R(0.5) : f;
+  const Reals<R> u = (f - 1) / (f + 1), square = u * u;
+  Reals<R> series = splat<R>(R(1) / (2 * V::log_terms + 1));
+  for (int i = V::log_terms - 1; i >= 0; --i) series = series * square + R(1) / (2 * i + 1);
+  const Reals<R> result =
+      power * V::ln2_high + (2 * u * series + power * V::ln2_low);
+  return x == x ? result : x;
+}
+
+template <class R> inline R largest_of(Reals<R> x) {
+  R result = x[0];
+  for (int i = 1; i < WIDTH<R>; ++i) result = x[i] > result ? x[i] : result;
+  return result;
+}
+template <class R> inline R sum_of(Reals<R> x) {
+  R result = 0;
+  for (int i = 0; i < WIDTH<R>; ++i) result += x[i];
+  return result;
+}
+
+inline void transpose(Reals<float> (&x)[8]) {
+  typedef int32_t I __attribute__((vector_size(32)));
+#define PICK(a, b, ...) __builtin_shuffle(a, b, I{__VA_ARGS__})
+  Reals<float> y[8];
+  for (int i = 0; i < 8; i += 2) {
+    y[i] = PICK(x[i], x[i + 1], 0, 8, 2, 10, 4, 12, 6, 14);
+    y[i + 1] = PICK(x[i], x[i + 1], 1, 9, 3, 11, 5, 13, 7, 15);
+  }
+  for (int i = 0; i < 8; i += 4)
+    for (int j = i; j < i + 2; ++j) {
+      x[j] = PICK(y[j], y[j + 2], 0, 1, 8, 9, 4, 5, 12, 13);
+      x[j + 2] = PICK(y[j], y[j + 2], 2, 3, 10, 11, 6, 7, 14, 15);
+    }
+  for (int j = 0; j < 4; ++j) {
+    y[j] = PICK(x[j], x[j + 4], 0, 1, 2, 3, 8, 9, 10, 11);
+    y[j + 4] = PICK(x[j], x[j + 4], 4, 5, 6, 7, 12, 13, 14, 15);
+  }
+  for (int j = 0; j < 8; ++j) x[j] = y[j];
+#undef PICK
+}
+
+inline void transpose(Reals<double> (&x)[4]) {
+  typedef int64_t I __attribute__((vector_size(32)));
+#define PICK(a, b, ...) __builtin_shuffle(a, b, I{__VA_ARGS__})
+  Reals<double> y[4];
+  for (int i = 0; i < 4; i += 2) {
+    y[i] = PICK(x[i], x[i + 1], 0, 4, 2, 6);
+    y[i + 1] = PICK(x[i], x[i + 1], 1, 5, 3, 7);
+  }
+  for (int j = 0; j < 2; ++j) {
+    x[j] = PICK(y[j], y[j + 2], 0, 1, 4, 5);
+    x[j + 2] = PICK(y[j], y[j + 2], 2, 3, 6, 7);
+  }
+#undef PICK
+}
+
+// Threads of the OpenMP that torch has loaded, if it is one with the interface of GNU's: no
+// second one is linked. Work is taken piece by piece, so that it does not matter how many come.
+#if defined(__linux__)
+extern "C" __attribute__((weak)) void GOMP_parallel(void (*)(void *), void *, unsigned, unsigned);
+#endif
+
+template <class Body> struct Work {
+  const Body *body;
+  int64_t pieces, next;
+  static void run(void *pointer) {
+    Work *work = static_cast<Work *>(pointer);
+    for (;;) {
+      const int64_t piece = __atomic_fetch_add(&work->next, 1, __ATOMIC_RELAXED);
+      if (piece >= work->pieces) return;
+      (*work->body)(piece);
+    }
+  }
+};
+
+template <class Body> void in_parallel(int64_t pieces, int64_t threads, const Body &body) {
+  Work<Body> work{&body, pieces, 0};
+  if (threads > pieces) threads = pieces;
+#if defined(__linux__)
+  if (threads > 1 && GOMP_parallel) {
+    GOMP_parallel(&Work<Body>::run, &work, unsigned(threads), 0);
+    return;
+  }
+#endif
+  Work<Body>::run(&work);
+}
+
+struct Tasks {
+  int64_t count;
+  const int64_t *sizes;
+};
+
+// Signed sums over tiles: z[c] = factor[c] * sum_i (-1)^i h[i n + c].
+template <class S, class R>
+inline void project(const S *h, int64_t used, int64_t n, const R *factor, R *z) {
+  constexpr int64_t FEW = 32, LONG = 64;
+  R sums[LONG + 2 * FEW];
+  int64_t length = n;  // of a block: tiles, an even number of them where tiles are short
+  if (n < FEW) length = (LONG + 2 * n - 1) / (2 * n) * 2 * n;
+  if (length > used || n >= FEW) {
+    for (int64_t c = 0; c < n; ++c) z[c] = widened(h[c]);
+    R sign = -1;
+    for (int64_t start = n; start < used; start += n, sign = -sign) {
+      const int64_t width = used - start < n ? used - start : n;
+      for (int64_t c = 0; c < width; ++c) z[c] += sign * widened(h[start + c]);
+    }
+  } else {
+    for (int64_t i = 0; i < length; ++i) sums[i] = widened(h[i]);
+    int64_t start = length;
+    for (; start + length <= used; start += length)
+      for (int64_t i = 0; i < length; ++i) sums[i] += widened(h[start + i]);
+    for (int64_t i = 0; start + i < used; ++i) sums[i] += widened(h[start + i]);
+    for (int64_t c = 0; c < n; ++c) z[c] = sums[c];
+    R sign = -1;
+    for (int64_t tile = n; tile < length; tile += n, sign = -sign)
+      for (int64_t c = 0; c < n; ++c) z[c] += sign * sums[tile + c];
+  }
+  for (int64_t c = 0; c < n; ++c) z[c] *= factor[c];
+}
+
+// One task's scores, of one sample (by_class: vectors of classes) or of a vector of samples.
+template <class R> struct Scores {
+  R *z;                 // vectors, of which the last may be padded with -inf
+  int64_t vectors, classes;
+  int64_t label[WIDTH<R>];  // negative where there is none
+  Reals<R> weight;          // scale over the number of labels; zero where there is none
+};
+
+// Losses, zero where there is no label; z becomes (softmax - target) * weight.
+template <class R, bool by_class> inline Reals<R> solve(const Scores<R> &scores, R smoothing) {
+  constexpr int64_t W = WIDTH<R>;
+  R *const z = scores.z;
+  const int64_t vectors = scores.vectors;
+  Reals<R> highest = splat<R>(-INFINITE<R>);
+  for (int64_t k = 0; k < vectors; ++k) {
+    const Reals<R> x = load(z + k * W);
+    highest = x > highest ? x : highest;
+  }
+  if (by_class) highest = splat<R>(largest_of<R>(highest));
+  Reals<R> own = highest;
+  for (int64_t r = 0; r < (by_class ? 1 : W); ++r)
+    if (scores.label[r] >= 0) own[r] = z[by_class ? scores.label[r] : scores.label[r] * W + r];
+  Reals<R> target = own - highest;
+  if (smoothing != 0) {
+    Reals<R> total{};
+    for (int64_t k = 0; k + 1 < vectors; ++k) total += load(z + k * W) - highest;
+    const int64_t last = vectors - 1;
+    Reals<R> end = load(z + last * W) - highest;
+    for (int64_t r = 0; by_class && r < W; ++r)
+      if (last * W + r >= scores.classes) end[r] = 0;
+    total += end;
+    if (by_class) total = splat<R>(sum_of<R>(total));
+    target = target * (1 - smoothing) + total * (smoothing / R(scores.classes));
+  }
+  Reals<R> sum{};
+  for (int64_t k = 0; k < vectors; ++k) {
+    const Reals<R> e = exponential<R>(load(z + k * W) - highest);
+    store(z + k * W, e);
+    sum += e;
+  }
+  if (by_class) sum = splat<R>(sum_of<R>(sum));
+  const Reals<R> factor = scores.weight / sum;
+  const Reals<R> shift = scores.weight * (smoothing / R(scores.classes));
+  for (int64_t k = 0; k < vectors; ++k) store(z + k * W, load(z + k * W) * factor - shift);
+  for (int64_t r = 0; r < (by_class ? 1 : W); ++r)
+    if (scores.label[r] >= 0)
+      z[by_class ? scores.label[r] : scores.label[r] * W + r] -= scores.weight[r] * (1 - smoothing);
+  Reals<R> losses = logarithm<R>(sum) - target;
+  for (int64_t r = 0; r < W; ++r)
+    if (scores.label[r] < 0) losses[r] = 0;
+  return losses;
+}
+
+template <class S, class R> struct Forward {
+  const S *features;
+  int64_t stride;
+  const int64_t *labels;
+  int64_t label_row, label_task;
+  int64_t rows, used, columns;
+  Tasks tasks;
+  int64_t missing;
+  R smoothing;
+  const R *factors;  // (columns,)
+  const R *weights;  // (tasks,)
+  R *residual;       // (rows, columns), or null
+  double *sums;      // (chunks, tasks)
+  int64_t *status;
+
+  static constexpr int64_t W = WIDTH<R>;
+
+  int64_t label(int64_t row, int64_t task) const {
+    const int64_t y = labels[row * label_row + task * label_task];
+    return y == missing ? -1 : y;
+  }
+
+  // Tasks of one sample, in vectors of classes.
+  void one(int64_t row, R *z, double *sum) const {
+    project(features + row * stride, used, columns, factors, z);
+    for (int64_t t = 0, start = 0; t < tasks.count; start += tasks.sizes[t++]) {
+      Scores<R> scores{z + start, 0, tasks.sizes[t], {}, {}};
+      scores.vectors = (scores.classes + W - 1) / W;
+      scores.label[0] = label(row, t);
+      scores.weight = splat<R>(scores.label[0] < 0 ? R(0) : weights[t]);
+      R *const end = scores.z + scores.classes;
+      const int64_t padding = scores.vectors * W - scores.classes;
+      R next[W];  // what the padding covers: scores of the next task, or the end of z
+      for (int64_t i = 0; i < padding; ++i) next[i] = end[i], end[i] = -INFINITE<R>;
+      sum[t] += solve<R, true>(scores, smoothing)[0];
+      for (int64_t i = 0; i < padding; ++i) end[i] = next[i];
+    }
+    if (residual) std::memcpy(residual + row * columns, z, columns * sizeof(R));
+  }
+
+  // Tasks of W samples (or fewer), in vectors of samples.
+  void several(int64_t row, int64_t count, R *z, R *turned, double *sum) const {
+    const int64_t width = (columns + W - 1) / W * W;
+    for (int64_t r = 0; r < count; ++r)
+      project(features + (row + r) * stride, used, columns, factors, z + r * width);
+    for (int64_t c = 0; c < columns; c += W) {
+      Reals<R> square[W];
+      for (int64_t r = 0; r < W; ++r) square[r] = load(z + r * width + c);
+      transpose(square);
+      for (int64_t r = 0; r < W; ++r) store(turned + (c + r) * W, square[r]);
+    }
+    for (int64_t t = 0, start = 0; t < tasks.count; start += tasks.sizes[t++]) {
+      Scores<R> scores{turned + start * W, tasks.sizes[t], tasks.sizes[t], {}, {}};
+      for (int64_t r = 0; r < W; ++r) {
+        scores.label[r] = r < count ? label(row + r, t) : -1;
+        scores.weight[r] = scores.label[r] < 0 ? R(0) : weights[t];
+      }
+      sum[t] += sum_of<R>(solve<R, false>(scores, smoothing));
+    }
+    if (!residual) return;
+    for (int64_t c = 0; c < columns; c += W) {
+      Reals<R> square[W];
+      for (int64_t r = 0; r < W; ++r) square[r] = load(turned + (c + r) * W);
+      transpose(square);
+      const int64_t here = columns - c < W ? columns - c : W;
+      for (int64_t r = 0; r < count; ++r) {
+        R *const to = residual + (row + r) * columns + c;
+        if (here == W)
+          store(to, square[r]);
+        else
+          std::memcpy(to, &square[r], here * sizeof(R));
+      }
+    }
+  }
+
+  void operator()(int64_t chunk) const {
+    const int64_t first = chunk * CHUNK;
+    const int64_t last = rows - first < CHUNK ? rows : first + CHUNK;
+    const int64_t width = (columns + W - 1) / W * W;
+    int64_t smallest = tasks.sizes[0];
+    for (int64_t t = 1; t < tasks.count; ++t)
+      if (tasks.sizes[t] < smallest) smallest = tasks.sizes[t];
+    const bool by_class = smallest >= 4 * W;
+    const size_t numbers = by_class ? size_t(width) + W : 2 * size_t(width) * W;
+    R *const z = static_cast<R *>(std::calloc(numbers, sizeof(R)));
+    if (!z) {
+      __atomic_store_n(status, NO_MEMORY, __ATOMIC_RELAXED);
+      return;
+    }
+    double *const sum = sums + chunk * tasks.count;
+    if (by_class)
+      for (int64_t row = first; row < last; ++row) one(row, z, sum);
+    else
+      for (int64_t row = first; row < last; row += W)
+        several(row, last - row < W ? last - row : W, z, z + width * W, sum);
+    std::free(z);
+  }
+};
+
+inline int64_t count_columns(const Tasks &tasks) {
+  int64_t columns = 0;
+  for (int64_t t = 0; t < tasks.count; ++t) columns += tasks.sizes[t];
+  return columns;
+}
+
+// number(task) / root of the number of features, of each column: (columns,).
+template <class R, class Number>
+void by_column(const Tasks &tasks, int64_t used, int64_t columns, Number number, R *result) {
+  const int64_t tiles = used / columns, longer = used % columns;
+  const double few = 1 / std::sqrt(double(tiles)), many = 1 / std::sqrt(double(tiles + 1));
+  for (int64_t t = 0, c = 0; t < tasks.count; ++t) {
+    const double own = double(number(t));
+    for (const int64_t end = c + tasks.sizes[t]; c < end; ++c)
+      result[c] = R(own * (c < longer ? many : few));
+  }
+}
+
+template <class S, class R>
+int64_t forward(const void *features, int64_t stride, const int64_t *labels, int64_t label_row,
+                int64_t label_task, int64_t rows, int64_t used, const Tasks &tasks,
+                double scale, int64_t missing, double smoothing, void *means,
+                void *residual, int64_t threads) {
+  const int64_t columns = count_columns(tasks), chunks = (rows + CHUNK - 1) / CHUNK;
+  const size_t doubles = size_t(chunks + 1) * tasks.count, reals = size_t(columns) + tasks.count;
+  double *const sums = static_cast<double *>(
+      std::calloc(doubles * sizeof(double) + reals * sizeof(R), 1));
+  if (!sums) return NO_MEMORY;
+  double *const counts = sums + chunks * tasks.count;
+  R *const factors = reinterpret_cast<R *>(counts + tasks.count), *const weights = factors + columns;
+  bool wrong = false;
+  for (int64_t row = 0; row < rows; ++row)
+    for (int64_t t = 0; t < tasks.count; ++t) {
+      const int64_t y = labels[row * label_row + t * label_task];
+      wrong |= y != missing && uint64_t(y) >= uint64_t(tasks.sizes[t]);
+      counts[t] += y != missing;
+    }
+  if (wrong) {
+    std::free(sums);
+    return LABEL_OUT_OF_RANGE;
+  }
+  const auto scale_of = [&](int64_t t) {
+    return scale * std::sqrt(double(tasks.sizes[t]) / double(tasks.sizes[t] - 1));
+  };
+  by_column(tasks, used, columns, scale_of, factors);
+  for (int64_t t = 0; t < tasks.count; ++t)
+    weights[t] = R(scale_of(t) / (counts[t] > 0 ? counts[t] : 1));
+  int64_t status = DONE;
+  const Forward<S, R> work{static_cast<const S *>(features),
+                           stride,
+                           labels,
+                           label_row,
+                           label_task,
+                           rows,
+                           used,
+                           columns,
+                           tasks,
+                           missing,
+                           R(smoothing),
+                           factors,
+                           weights,
+                           static_cast<R *>(residual),
+                           sums,
+                           &status};
+  in_parallel(chunks, threads, work);
+  for (int64_t t = 0; t < tasks.count; ++t) {
+    double sum = 0;
+    for (int64_t chunk = 0; chunk < chunks; ++chunk) sum += sums[chunk * tasks.count + t];
+    static_cast<R *>(means)[t] = R(sum / (counts[t] > 0 ? counts[t] : 1));
+  }
+  std::free(sums);
+  return status;
+}
+
+template <class S, class R>
+int64_t backward(const R *residual, const R *upstream, int64_t rows, int64_t size, int64_t used,
+                 const Tasks &tasks, S *gradient, int64_t threads) {
+  const int64_t columns = count_columns(tasks);
+  R *const factors = static_cast<R *>(std::malloc(columns * sizeof(R)));
+  if (!factors) return NO_MEMORY;
+  by_column(tasks, used, columns, [=](int64_t t) { return upstream[t]; }, factors);
+  const int64_t second = used - columns < columns ? used - columns : columns;
+  const auto lift = [=](int64_t chunk) {
+    const int64_t first = chunk * CHUNK;
+    const int64_t last = rows - first < CHUNK ? rows : first + CHUNK;
+    for (int64_t row = first; row < last; ++row) {
+      const R *const from = residual + row * columns;
+      S *const to = gradient + row * size;
+      for (int64_t c = 0; c < columns; ++c) narrow(from[c] * factors[c], to[c]);
+      for (int64_t c = 0; c < second; ++c) narrow(-from[c] * factors[c], to[columns + c]);
+      int64_t have = columns + second;  // two tiles, then four, ...
+      while (have < used) {
+        const int64_t more = used - have < have ? used - have : have;
+        std::memcpy(to + have, to, more * sizeof(S));
+        have += more;
+      }
+      std::memset(static_cast<void *>(to + used), 0, (size - used) * sizeof(S));
+    }
+  };
+  in_parallel((rows + CHUNK - 1) / CHUNK, threads, lift);
+  std::free(factors);
+  return DONE;
+}
+
+}  // namespace
+
+#define EXPORT extern "C" __attribute__((visibility("default")))
+
+EXPORT int64_t etf_heads_abi() { return ABI; }
+
+// dtype: 0 float32, 1 float64, 2 bfloat16 (means and residual are float32 then).
+// features (rows, >= used) with rows `stride` numbers apart; labels at row * label_row + task *
+// label_task; sizes (tasks,), of at least 2; used >= sum of sizes; means (tasks,); residual (rows, sum
+// of sizes) or null.
+EXPORT int64_t etf_heads_cross_entropy(int64_t dtype, const void *features, int64_t stride,
+                                       const int64_t *labels, int64_t label_row,
+                                       int64_t label_task, int64_t rows, int64_t used,
+                                       int64_t tasks, const int64_t *sizes, double scale,
+                                       int64_t missing, double smoothing, void *means,
+                                       void *residual, int64_t threads) {
+  const auto run = dtype == 0   ? forward<float, float>
+                   : dtype == 1 ? forward<double, double>
+                   : dtype == 2 ? forward<bfloat16, float>
+                                : nullptr;
+  if (!run) return UNKNOWN_DTYPE;
+  return run(features, stride, labels, label_row, label_task, rows, used, Tasks{tasks, sizes},
+             scale, missing, smoothing, means, residual, threads);
+}
+
+// upstream (tasks,); gradient (rows, size), without gaps, in the dtype of the features.
+EXPORT int64_t etf_heads_cross_entropy_backward(int64_t dtype, const void *residual,
+                                                const void *upstream, int64_t rows, int64_t size,
+                                                int64_t used, int64_t tasks, const int64_t *sizes,
+                                                void *gradient, int64_t threads) {
+  const Tasks all{tasks, sizes};
+  if (dtype == 1)
+    return backward(static_cast<const double *>(residual), static_cast<const double *>(upstream),
+                    rows, size, used, all, static_cast<double *>(gradient), threads);
+  const auto *r = static_cast<const float *>(residual), *u = static_cast<const float *>(upstream);
+  if (dtype == 0)
+    return backward(r, u, rows, size, used, all, static_cast<float *>(gradient), threads);
+  if (dtype == 2)
+    return backward(r, u, rows, size, used, all, static_cast<bfloat16 *>(gradient), threads);
+  return UNKNOWN_DTYPE;
+}

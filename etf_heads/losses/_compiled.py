@@ -1,0 +1,72 @@
+"""The cross-entropy of those heads that a compiled kernel is for."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from etf_heads import kernels
+from etf_heads._labels import Labels, check_range, stack_labels
+from etf_heads._tracing import is_traced
+from etf_heads.codes import SimplexCode
+from etf_heads.heads import FixedHead
+from etf_heads.orientation import CanonicalOrientation, TiledOrientation
+
+
+def compiled_means(
+    features: Tensor, head: object, labels: Labels, *, ignore_index: int, smoothing: float
+) -> Tensor | None:
+    """Mean losses of the labelled samples, task by task, (T,); None where no kernel is for them.
+
+    Args:
+        features: (..., d).
+        head: any.
+        labels: as users give them.
+        ignore_index: the label of samples that have none.
+        smoothing: share of the target that is spread evenly over all classes.
+
+    Raises:
+        ValueError: if labels do not fit, or one is out of range.
+    """
+    if not kernels.takes(features) or not isinstance(head, FixedHead):
+        return None
+    geometry = _geometry(head)
+    if geometry is None:
+        return None
+    tasks = head.tasks
+    targets = stack_labels(labels, tasks, tuple(features.shape[:-1])).flatten(0, -2)
+    prepared = head.prepare(features).flatten(0, -2)
+
+    def eager(prepared: Tensor) -> Tensor:
+        logits = head.codebook(head.orientation.project(prepared, geometry[1]))
+        scores = logits.split(tasks.sizes, dim=1)
+        options = {"ignore_index": ignore_index, "label_smoothing": smoothing}
+        sums = [
+            F.cross_entropy(z, y, reduction="sum", **options)
+            for z, y in zip(scores, targets.unbind(1), strict=True)
+        ]
+        return torch.stack(sums) / (targets != ignore_index).sum(0).clamp(min=1)
+
+    options = {"ignore_index": ignore_index, "smoothing": smoothing}
+    if is_traced():
+        return kernels.mean_cross_entropies(prepared, targets, geometry, **options)
+    if not kernels.takes(prepared):  # a normalisation made something else of them
+        check_range(targets, tasks, no_label=ignore_index)
+        return eager(prepared)
+    try:
+        return kernels.mean_cross_entropies(prepared, targets, geometry, **options, eager=eager)
+    except ValueError:
+        check_range(targets, tasks, no_label=ignore_index)
+        raise
+
+
+def _geometry(head: FixedHead) -> kernels.Geometry | None:
+    """A head of simplices in tiles, and nothing but that, as the kernel takes it."""
+    code, kind, scale = head.codebook, type(head.orientation), head.scale
+    if type(code) is not SimplexCode or not code.centred or head.bias is not None:
+        return None
+    if kind not in (TiledOrientation, CanonicalOrientation) or not isinstance(scale, float):
+        return None
+    used = head.in_features if kind is TiledOrientation else code.columns
+    return code.tasks.sizes, scale, used
