@@ -61,6 +61,7 @@ def mean_cross_entropies(
     *,
     ignore_index: int = -100,
     smoothing: float = 0.0,
+    total: bool = False,
     eager: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     r"""Mean cross-entropy of the labelled samples of each task, zero where there are none.
@@ -74,11 +75,12 @@ def mean_cross_entropies(
         geometry: numbers of classes, scale, and number of features in use.
         ignore_index: the label of samples that have none.
         smoothing: share of the target that is spread evenly over all classes, in [0, 1].
-        eager: the same function of the features in operations of PyTorch, for gradients of
+        total: whether to return the sum over the tasks, ().
+        eager: the means as a function of the features in operations of PyTorch, for gradients of
             gradients; without it there are none.
 
     Returns:
-        (T,), of float32 at least.
+        (T,), or (); of float32 at least.
 
     Raises:
         ValueError: if shapes do not fit, or a label is out of range; nothing is computed then.
@@ -94,11 +96,12 @@ def mean_cross_entropies(
     options = (ignore_index, smoothing, features.requires_grad and torch.is_grad_enabled())
     if is_traced() or torch._C._len_torch_dispatch_stack():
         sizes, *others = geometry
-        return _operator(features, labels, list(sizes), *others, *options)[0]
-    if not options[-1]:
-        return _forward(features, labels, geometry, *options)[0]
-    means: Tensor = _Means.apply(features, labels, geometry, options, eager)
-    return means
+        means: Tensor = _operator(features, labels, list(sizes), *others, *options)[0]
+    elif options[-1]:
+        return _Means.apply(features, labels, geometry, options, total, eager)
+    else:
+        means, _ = _forward(features, labels, geometry, *options)
+    return means.sum() if total else means
 
 
 @lru_cache(maxsize=256)
@@ -162,15 +165,15 @@ def _forward(  # noqa: PLR0917
 def _lifted(
     residual: Tensor, upstream: Tensor, sizes: tuple[int, ...], used: int, like: Tensor
 ) -> Tensor:
-    """Gradient of the features (N, d), from that of the means (T,)."""
+    """Gradient of the features (N, d), from that of the means (T,), or of their sum ()."""
     counts, _ = _checked(sizes, used)
     rows, size = like.shape
-    upstream = upstream.to(residual.dtype).contiguous()  # must outlive the call
     gradient = torch.empty(rows, size, dtype=like.dtype, device="cpu")
     status = library().etf_heads_cross_entropy_backward(
         _DTYPES[like.dtype],
         residual.data_ptr(),
         upstream.data_ptr(),
+        upstream.stride(0) if upstream.ndim else 0,
         rows,
         size,
         used,
@@ -198,23 +201,25 @@ class _Means(torch.autograd.Function):
         labels: Tensor,
         geometry: Geometry,
         options: tuple[int, float, bool],
+        total: bool,
         eager: Callable[[Tensor], Tensor] | None,
     ) -> Tensor:
         means, residual = _forward(features, labels, geometry, *options)
         ctx.save_for_backward(features, residual)
         ctx.geometry, ctx.eager = geometry, eager
-        return means
+        return means.sum() if total else means
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         features, residual = ctx.saved_tensors
         if torch.is_grad_enabled() and ctx.eager is not None:  # create_graph=True
-            means = ctx.eager(features)
-            (gradient,) = torch.autograd.grad(means, features, upstream, create_graph=True)
+            means, (given,) = ctx.eager(features), upstream
+            given = given.expand_as(means)
+            (gradient,) = torch.autograd.grad(means, features, given, create_graph=True)
         else:
             sizes, _, used = ctx.geometry
             gradient = _lifted(residual, *upstream, sizes, used, features)
-        return gradient, None, None, None, None
+        return gradient, None, None, None, None, None
 
 
 @torch.library.custom_op("etf_heads::mean_cross_entropies", mutates_args=())

@@ -13,7 +13,7 @@ _ABI = 1
 _SIGNATURES = {
     # i: int64, p: pointer, d: double
     "etf_heads_cross_entropy": "ipipiiiiipdidppi",
-    "etf_heads_cross_entropy_backward": "ippiiiippi",
+    "etf_heads_cross_entropy_backward": "ippiiiiippi",
 }
 _TYPES = {"i": ctypes.c_int64, "p": ctypes.c_void_p, "d": ctypes.c_double}
 

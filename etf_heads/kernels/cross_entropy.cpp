@@ -137,14 +137,14 @@ template <class R> inline Reals<R> logarithm(Reals<R> x) {
 }
 
 template <class R> inline R largest_of(Reals<R> x) {
-  R result = x[0];
-  for (int i = 1; i < WIDTH<R>; ++i) result = x[i] > result ? x[i] : result;
-  return result;
+  for (int half = WIDTH<R> / 2; half; half /= 2)
+    for (int i = 0; i < half; ++i) x[i] = x[i + half] > x[i] ? x[i + half] : x[i];
+  return x[0];
 }
 template <class R> inline R sum_of(Reals<R> x) {
-  R result = 0;
-  for (int i = 0; i < WIDTH<R>; ++i) result += x[i];
-  return result;
+  for (int half = WIDTH<R> / 2; half; half /= 2)
+    for (int i = 0; i < half; ++i) x[i] += x[i + half];
+  return x[0];
 }
 
 inline void transpose(Reals<float> (&x)[8]) {
@@ -219,50 +219,60 @@ struct Tasks {
   const int64_t *sizes;
 };
 
-// Signed sums over tiles: z[c] = factor[c] * sum_i (-1)^i h[i n + c].
-template <class S, class R>
-inline void project(const S *h, int64_t used, int64_t n, const R *factor, R *z) {
+// Signed sums over tiles: z[c] = sum_i (-1)^i h[i n + c].
+template <class S, class R> inline void project(const S *h, int64_t used, int64_t n, R *z) {
   constexpr int64_t FEW = 32, LONG = 64;
   R sums[LONG + 2 * FEW];
-  int64_t length = n;  // of a block: tiles, an even number of them where tiles are short
+  int64_t length = 2 * n;  // of a block: two tiles, or more where they are short
   if (n < FEW) length = (LONG + 2 * n - 1) / (2 * n) * 2 * n;
-  if (length > used || n >= FEW) {
-    for (int64_t c = 0; c < n; ++c) z[c] = widened(h[c]);
-    R sign = -1;
-    for (int64_t start = n; start < used; start += n, sign = -sign) {
-      const int64_t width = used - start < n ? used - start : n;
-      for (int64_t c = 0; c < width; ++c) z[c] += sign * widened(h[start + c]);
-    }
-  } else {
+  if (n < FEW && length <= used) {
     for (int64_t i = 0; i < length; ++i) sums[i] = widened(h[i]);
     int64_t start = length;
     for (; start + length <= used; start += length)
       for (int64_t i = 0; i < length; ++i) sums[i] += widened(h[start + i]);
     for (int64_t i = 0; start + i < used; ++i) sums[i] += widened(h[start + i]);
-    for (int64_t c = 0; c < n; ++c) z[c] = sums[c];
-    R sign = -1;
-    for (int64_t tile = n; tile < length; tile += n, sign = -sign)
-      for (int64_t c = 0; c < n; ++c) z[c] += sign * sums[tile + c];
+    for (int64_t c = 0; c < n; ++c) z[c] = sums[c] - sums[n + c];
+    for (int64_t tile = 2 * n; tile < length; tile += 2 * n)
+      for (int64_t c = 0; c < n; ++c) z[c] += sums[tile + c] - sums[tile + n + c];
+    return;
   }
-  for (int64_t c = 0; c < n; ++c) z[c] *= factor[c];
+  int64_t start = 2 * n;
+  if (start <= used)
+    for (int64_t c = 0; c < n; ++c) z[c] = widened(h[c]) - widened(h[n + c]);
+  else
+    for (int64_t c = 0; c < n; ++c) z[c] = 0;
+  if (start > used) start = 0;
+  for (; start + 2 * n <= used; start += 2 * n)
+    for (int64_t c = 0; c < n; ++c) z[c] += widened(h[start + c]) - widened(h[start + n + c]);
+  const int64_t rest = used - start, width = rest < n ? rest : n;
+  for (int64_t c = 0; c < width; ++c) z[c] += widened(h[start + c]);
+  for (int64_t c = n; c < rest; ++c) z[c - n] -= widened(h[start + c]);
 }
 
 // One task's scores, of one sample (by_class: vectors of classes) or of a vector of samples.
 template <class R> struct Scores {
-  R *z;                 // vectors, of which the last may be padded with -inf
+  R *z;              // vectors, of which the last may be padded with -inf
+  const R *factors;  // of z, by class
   int64_t vectors, classes;
   int64_t label[WIDTH<R>];  // negative where there is none
-  Reals<R> weight;          // scale over the number of labels; zero where there is none
+  Reals<R> weight;  // scale over the number of labels; zero where there is no label
 };
 
-// Losses, zero where there is no label; z becomes (softmax - target) * weight.
-template <class R, bool by_class> inline Reals<R> solve(const Scores<R> &scores, R smoothing) {
+// A loss is the logarithm of the sum less the target, the score of the label, both of scores less
+// the highest one. z becomes (softmax - target) * weight.
+template <class R> struct Parts {
+  Reals<R> sum, target;
+};
+
+template <class R, bool by_class> inline Parts<R> solve(const Scores<R> &scores, R smoothing) {
   constexpr int64_t W = WIDTH<R>;
   R *const z = scores.z;
   const int64_t vectors = scores.vectors;
   Reals<R> highest = splat<R>(-INFINITE<R>);
   for (int64_t k = 0; k < vectors; ++k) {
-    const Reals<R> x = load(z + k * W);
+    const Reals<R> factor = by_class ? load(scores.factors + k * W) : splat<R>(scores.factors[k]);
+    const Reals<R> x = load(z + k * W) * factor;
+    store(z + k * W, x);
     highest = x > highest ? x : highest;
   }
   if (by_class) highest = splat<R>(largest_of<R>(highest));
@@ -294,10 +304,7 @@ template <class R, bool by_class> inline Reals<R> solve(const Scores<R> &scores,
   for (int64_t r = 0; r < (by_class ? 1 : W); ++r)
     if (scores.label[r] >= 0)
       z[by_class ? scores.label[r] : scores.label[r] * W + r] -= scores.weight[r] * (1 - smoothing);
-  Reals<R> losses = logarithm<R>(sum) - target;
-  for (int64_t r = 0; r < W; ++r)
-    if (scores.label[r] < 0) losses[r] = 0;
-  return losses;
+  return {sum, target};
 }
 
 template <class S, class R> struct Forward {
@@ -309,7 +316,7 @@ template <class S, class R> struct Forward {
   Tasks tasks;
   int64_t missing;
   R smoothing;
-  const R *factors;  // (columns,)
+  const R *factors;  // (columns + W,)
   const R *weights;  // (tasks,)
   R *residual;       // (rows, columns), or null
   double *sums;      // (chunks, tasks)
@@ -322,11 +329,11 @@ template <class S, class R> struct Forward {
     return y == missing ? -1 : y;
   }
 
-  // Tasks of one sample, in vectors of classes.
-  void one(int64_t row, R *z, double *sum) const {
-    project(features + row * stride, used, columns, factors, z);
+  // Tasks of one sample, in vectors of classes; sums and targets of task t at t * CHUNK.
+  void one(int64_t row, R *z, R *sum, R *target) const {
+    project(features + row * stride, used, columns, z);
     for (int64_t t = 0, start = 0; t < tasks.count; start += tasks.sizes[t++]) {
-      Scores<R> scores{z + start, 0, tasks.sizes[t], {}, {}};
+      Scores<R> scores{z + start, factors + start, 0, tasks.sizes[t], {}, {}};
       scores.vectors = (scores.classes + W - 1) / W;
       scores.label[0] = label(row, t);
       scores.weight = splat<R>(scores.label[0] < 0 ? R(0) : weights[t]);
@@ -334,17 +341,18 @@ template <class S, class R> struct Forward {
       const int64_t padding = scores.vectors * W - scores.classes;
       R next[W];  // what the padding covers: scores of the next task, or the end of z
       for (int64_t i = 0; i < padding; ++i) next[i] = end[i], end[i] = -INFINITE<R>;
-      sum[t] += solve<R, true>(scores, smoothing)[0];
+      const Parts<R> parts = solve<R, true>(scores, smoothing);
+      if (scores.label[0] >= 0) sum[t * CHUNK] = parts.sum[0], target[t * CHUNK] = parts.target[0];
       for (int64_t i = 0; i < padding; ++i) end[i] = next[i];
     }
     if (residual) std::memcpy(residual + row * columns, z, columns * sizeof(R));
   }
 
   // Tasks of W samples (or fewer), in vectors of samples.
-  void several(int64_t row, int64_t count, R *z, R *turned, double *sum) const {
+  void several(int64_t row, int64_t count, R *z, R *turned, R *sum, R *target) const {
     const int64_t width = (columns + W - 1) / W * W;
     for (int64_t r = 0; r < count; ++r)
-      project(features + (row + r) * stride, used, columns, factors, z + r * width);
+      project(features + (row + r) * stride, used, columns, z + r * width);
     for (int64_t c = 0; c < columns; c += W) {
       Reals<R> square[W];
       for (int64_t r = 0; r < W; ++r) square[r] = load(z + r * width + c);
@@ -352,12 +360,15 @@ template <class S, class R> struct Forward {
       for (int64_t r = 0; r < W; ++r) store(turned + (c + r) * W, square[r]);
     }
     for (int64_t t = 0, start = 0; t < tasks.count; start += tasks.sizes[t++]) {
-      Scores<R> scores{turned + start * W, tasks.sizes[t], tasks.sizes[t], {}, {}};
+      Scores<R> scores{turned + start * W, factors + start, tasks.sizes[t], tasks.sizes[t], {}, {}};
       for (int64_t r = 0; r < W; ++r) {
         scores.label[r] = r < count ? label(row + r, t) : -1;
         scores.weight[r] = scores.label[r] < 0 ? R(0) : weights[t];
       }
-      sum[t] += sum_of<R>(solve<R, false>(scores, smoothing));
+      const Parts<R> parts = solve<R, false>(scores, smoothing);
+      for (int64_t r = 0; r < count; ++r)
+        if (scores.label[r] >= 0)
+          sum[t * CHUNK + r] = parts.sum[r], target[t * CHUNK + r] = parts.target[r];
     }
     if (!residual) return;
     for (int64_t c = 0; c < columns; c += W) {
@@ -384,17 +395,26 @@ template <class S, class R> struct Forward {
       if (tasks.sizes[t] < smallest) smallest = tasks.sizes[t];
     const bool by_class = smallest >= 4 * W;
     const size_t numbers = by_class ? size_t(width) + W : 2 * size_t(width) * W;
-    R *const z = static_cast<R *>(std::calloc(numbers, sizeof(R)));
+    const size_t losses = size_t(tasks.count) * CHUNK;
+    R *const z = static_cast<R *>(std::calloc(numbers + 2 * losses, sizeof(R)));
     if (!z) {
       __atomic_store_n(status, NO_MEMORY, __ATOMIC_RELAXED);
       return;
     }
-    double *const sum = sums + chunk * tasks.count;
+    R *const sum = z + numbers, *const target = sum + losses;
+    for (size_t i = 0; i < losses; ++i) sum[i] = 1;  // of losses that are zero
     if (by_class)
-      for (int64_t row = first; row < last; ++row) one(row, z, sum);
+      for (int64_t row = first; row < last; ++row) one(row, z, sum + row - first, target + row - first);
     else
       for (int64_t row = first; row < last; row += W)
-        several(row, last - row < W ? last - row : W, z, z + width * W, sum);
+        several(row, last - row < W ? last - row : W, z, z + width * W, sum + row - first,
+                target + row - first);
+    for (int64_t t = 0; t < tasks.count; ++t) {
+      Reals<R> total{};
+      for (int64_t i = t * CHUNK; i < (t + 1) * CHUNK; i += W)
+        total += logarithm<R>(load(sum + i)) - load(target + i);
+      sums[chunk * tasks.count + t] = sum_of<R>(total);
+    }
     std::free(z);
   }
 };
@@ -423,12 +443,14 @@ int64_t forward(const void *features, int64_t stride, const int64_t *labels, int
                 double scale, int64_t missing, double smoothing, void *means,
                 void *residual, int64_t threads) {
   const int64_t columns = count_columns(tasks), chunks = (rows + CHUNK - 1) / CHUNK;
-  const size_t doubles = size_t(chunks + 1) * tasks.count, reals = size_t(columns) + tasks.count;
+  const size_t doubles = size_t(chunks + 1) * tasks.count, reals = size_t(columns) + WIDTH<R> + tasks.count;
   double *const sums = static_cast<double *>(
       std::calloc(doubles * sizeof(double) + reals * sizeof(R), 1));
   if (!sums) return NO_MEMORY;
   double *const counts = sums + chunks * tasks.count;
-  R *const factors = reinterpret_cast<R *>(counts + tasks.count), *const weights = factors + columns;
+  R *const factors = reinterpret_cast<R *>(counts + tasks.count);
+  R *const weights = factors + columns + WIDTH<R>;
+  for (int64_t i = 0; i < WIDTH<R>; ++i) factors[columns + i] = 1;  // of padding
   bool wrong = false;
   for (int64_t row = 0; row < rows; ++row)
     for (int64_t t = 0; t < tasks.count; ++t) {
@@ -474,12 +496,12 @@ int64_t forward(const void *features, int64_t stride, const int64_t *labels, int
 }
 
 template <class S, class R>
-int64_t backward(const R *residual, const R *upstream, int64_t rows, int64_t size, int64_t used,
+int64_t backward(const R *residual, const R *upstream, int64_t stride, int64_t rows, int64_t size, int64_t used,
                  const Tasks &tasks, S *gradient, int64_t threads) {
   const int64_t columns = count_columns(tasks);
   R *const factors = static_cast<R *>(std::malloc(columns * sizeof(R)));
   if (!factors) return NO_MEMORY;
-  by_column(tasks, used, columns, [=](int64_t t) { return upstream[t]; }, factors);
+  by_column(tasks, used, columns, [=](int64_t t) { return upstream[t * stride]; }, factors);
   const int64_t second = used - columns < columns ? used - columns : columns;
   const auto lift = [=](int64_t chunk) {
     const int64_t first = chunk * CHUNK;
@@ -528,19 +550,20 @@ EXPORT int64_t etf_heads_cross_entropy(int64_t dtype, const void *features, int6
              scale, missing, smoothing, means, residual, threads);
 }
 
-// upstream (tasks,); gradient (rows, size), without gaps, in the dtype of the features.
+// upstream (tasks,), `stride` numbers apart; gradient (rows, size), without gaps, in the dtype of the features.
 EXPORT int64_t etf_heads_cross_entropy_backward(int64_t dtype, const void *residual,
-                                                const void *upstream, int64_t rows, int64_t size,
-                                                int64_t used, int64_t tasks, const int64_t *sizes,
-                                                void *gradient, int64_t threads) {
+                                                const void *upstream, int64_t stride, int64_t rows,
+                                                int64_t size, int64_t used, int64_t tasks,
+                                                const int64_t *sizes, void *gradient,
+                                                int64_t threads) {
   const Tasks all{tasks, sizes};
   if (dtype == 1)
     return backward(static_cast<const double *>(residual), static_cast<const double *>(upstream),
-                    rows, size, used, all, static_cast<double *>(gradient), threads);
+                    stride, rows, size, used, all, static_cast<double *>(gradient), threads);
   const auto *r = static_cast<const float *>(residual), *u = static_cast<const float *>(upstream);
   if (dtype == 0)
-    return backward(r, u, rows, size, used, all, static_cast<float *>(gradient), threads);
+    return backward(r, u, stride, rows, size, used, all, static_cast<float *>(gradient), threads);
   if (dtype == 2)
-    return backward(r, u, rows, size, used, all, static_cast<bfloat16 *>(gradient), threads);
+    return backward(r, u, stride, rows, size, used, all, static_cast<bfloat16 *>(gradient), threads);
   return UNKNOWN_DTYPE;
 }

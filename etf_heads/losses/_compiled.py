@@ -15,7 +15,13 @@ from etf_heads.orientation import CanonicalOrientation, TiledOrientation
 
 
 def compiled_means(
-    features: Tensor, head: object, labels: Labels, *, ignore_index: int, smoothing: float
+    features: Tensor,
+    head: object,
+    labels: Labels,
+    *,
+    ignore_index: int,
+    smoothing: float,
+    total: bool,
 ) -> Tensor | None:
     """Mean losses of the labelled samples, task by task, (T,); None where no kernel is for them.
 
@@ -25,6 +31,7 @@ def compiled_means(
         labels: as users give them.
         ignore_index: the label of samples that have none.
         smoothing: share of the target that is spread evenly over all classes.
+        total: whether to return the sum over the tasks, ().
 
     Raises:
         ValueError: if labels do not fit, or one is out of range.
@@ -48,12 +55,13 @@ def compiled_means(
         ]
         return torch.stack(sums) / (targets != ignore_index).sum(0).clamp(min=1)
 
-    options = {"ignore_index": ignore_index, "smoothing": smoothing}
+    options = {"ignore_index": ignore_index, "smoothing": smoothing, "total": total}
     if is_traced():
         return kernels.mean_cross_entropies(prepared, targets, geometry, **options)
     if not kernels.takes(prepared):  # a normalisation made something else of them
         check_range(targets, tasks, no_label=ignore_index)
-        return eager(prepared)
+        means = eager(prepared)
+        return means.sum() if total else means
     try:
         return kernels.mean_cross_entropies(prepared, targets, geometry, **options, eager=eager)
     except ValueError:
