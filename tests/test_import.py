@@ -13,7 +13,7 @@ OPTIONAL = (
     *("timm", "torchvision", "transformers"),
 )
 SUBPACKAGES = (
-    *("codes", "collapse", "geometry", "heads"),
+    *("codes", "collapse", "geometry", "heads", "kernels"),
     *("losses", "orientation", "surgery", "theory"),
 )
 STATEMENTS = (
