@@ -69,10 +69,11 @@ def is_enabled() -> bool:
     """Whether compiled kernels are there, and turned on.
 
     Example:
-        >>> if is_enabled():
-        ...     enable(False)
+        >>> before = is_enabled()
+        >>> enable(False)
         >>> is_enabled()
         False
+        >>> enable(before)
     """
     return _State.enabled
 

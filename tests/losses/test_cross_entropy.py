@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from etf_heads import CompoundETFHead, ETFHead
+from etf_heads import CompoundETFHead, ETFHead, kernels
 from etf_heads.losses import CompoundCrossEntropy
 from tests.cases import EVERY_HEAD, NAMED, HeadCase, all_logits, features
 
@@ -302,6 +302,16 @@ class Operations(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+@pytest.fixture
+def no_kernels():
+    """Operations of PyTorch only."""
+    enabled = kernels.is_enabled()
+    kernels.enable(False)
+    yield
+    kernels.enable(enabled)
+
+
+@pytest.mark.usefixtures("no_kernels")
 def test_a_training_step_takes_few_operations():
     h, labels = torch.randn(8, 512, requires_grad=True), torch.randint(100, (8,))
     head = ETFHead(512, 100, scale=3.0)
