@@ -218,7 +218,7 @@ class _Means(torch.autograd.Function):
             (gradient,) = torch.autograd.grad(means, features, given, create_graph=True)
         else:
             sizes, _, used = ctx.geometry
-            gradient = _lifted(residual, *upstream, sizes, used, features)
+            gradient = _lifted(residual, upstream[0], sizes, used, features)
         return gradient, None, None, None, None, None
 
 

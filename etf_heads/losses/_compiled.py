@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -48,22 +50,28 @@ def compiled_means(
     def eager(prepared: Tensor) -> Tensor:
         logits = head.codebook(head.orientation.project(prepared, geometry[1]))
         scores = logits.split(tasks.sizes, dim=1)
-        options = {"ignore_index": ignore_index, "label_smoothing": smoothing}
         sums = [
-            F.cross_entropy(z, y, reduction="sum", **options)
+            F.cross_entropy(
+                z, y, reduction="sum", ignore_index=ignore_index, label_smoothing=smoothing
+            )
             for z, y in zip(scores, targets.unbind(1), strict=True)
         ]
         return torch.stack(sums) / (targets != ignore_index).sum(0).clamp(min=1)
 
-    options = {"ignore_index": ignore_index, "smoothing": smoothing, "total": total}
+    mean = partial(
+        kernels.mean_cross_entropies,
+        ignore_index=ignore_index,
+        smoothing=smoothing,
+        total=total,
+    )
     if is_traced():
-        return kernels.mean_cross_entropies(prepared, targets, geometry, **options)
+        return mean(prepared, targets, geometry)
     if not kernels.takes(prepared):  # a normalisation made something else of them
         check_range(targets, tasks, no_label=ignore_index)
         means = eager(prepared)
         return means.sum() if total else means
     try:
-        return kernels.mean_cross_entropies(prepared, targets, geometry, **options, eager=eager)
+        return mean(prepared, targets, geometry, eager=eager)
     except ValueError:
         check_range(targets, tasks, no_label=ignore_index)
         raise

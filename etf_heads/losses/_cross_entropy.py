@@ -11,7 +11,7 @@ from etf_heads._labels import NO_LABEL, Labels
 from etf_heads._precision import at_least_float32
 from etf_heads._tasks import TaskWeights
 from etf_heads.heads import FixedHead
-from etf_heads.losses._classifiers import AnyHead, Classifier, classifier_of
+from etf_heads.losses._classifiers import Classifier
 from etf_heads.losses._compiled import compiled_means
 from etf_heads.losses._streamed import streamed_cross_entropy, streams
 from etf_heads.losses._task_loss import LogitLoss, Reduction
@@ -153,14 +153,20 @@ class CompoundCrossEntropy(CrossEntropy):
             reduction=reduction,
         )
 
-    def forward(self, features: Tensor, head: AnyHead, labels: Labels) -> Tensor:
-        """The loss of features (..., d) under a head, with labels (...) a task."""
-        classifier = classifier_of(head)
-        means, total = None, self.reduction == "mean" and self.task_weights is None
-        if self.reduction != "none":
-            options = {"ignore_index": self.ignore_index, "smoothing": self.label_smoothing}
-            means = compiled_means(features, classifier, labels, **options, total=total)
-        if means is None:
-            return super().forward(features, classifier, labels)
-        means = means if total else self._weighted(means, classifier.tasks)
-        return means.sum() if self.reduction == "mean" and not total else means
+    def compiled(self, features: Tensor, head: Classifier, labels: Labels) -> Tensor | None:
+        """The loss by a compiled kernel, where there is one for it."""
+        if self.reduction == "none":
+            return None
+        total = self.reduction == "mean" and self.task_weights is None
+        means = compiled_means(
+            features,
+            head,
+            labels,
+            ignore_index=self.ignore_index,
+            smoothing=self.label_smoothing,
+            total=total,
+        )
+        if means is None or total:
+            return means
+        means = self._weighted(means, head.tasks)
+        return means.sum() if self.reduction == "mean" else means

@@ -56,6 +56,8 @@ class TaskLoss(nn.Module):
     def forward(self, features: Tensor, head: AnyHead, labels: Labels) -> Tensor:
         """The loss of features (..., d) under a head, with labels (...) a task."""
         classifier = classifier_of(head)
+        if (compiled := self.compiled(features, classifier, labels)) is not None:
+            return compiled
         tasks = classifier.tasks
         stacked = stack_labels(labels, tasks, tuple(features.shape[:-1]))
         complete = False
@@ -69,6 +71,15 @@ class TaskLoss(nn.Module):
             return self.total(features, classifier, targets, complete=complete)
         means = self._weighted(self.means(features, classifier, targets), tasks)
         return means.sum() if self.reduction == "mean" else means
+
+    def compiled(
+        self,
+        features: Tensor,  # noqa: ARG002
+        head: Classifier,  # noqa: ARG002
+        labels: Labels,  # noqa: ARG002
+    ) -> Tensor | None:
+        """The loss by a compiled kernel; None where there is none for it."""
+        return None
 
     def each(self, features: Tensor, head: Classifier, labels: Tensor) -> Tensor:
         """Losses of labels (N, T), zero where there are none: (N, T)."""
