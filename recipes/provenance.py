@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from importlib.metadata import distributions
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -75,7 +76,11 @@ def commit() -> str | None:
 
 def versions() -> dict[str, str]:
     """Versions of the packages that decide results, where installed."""
-    return {found.name: found.version for found in distributions() if found.name in PACKAGES}
+    found = {}
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def device_name(device: torch.device) -> str:

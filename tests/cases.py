@@ -9,8 +9,10 @@ columns, and not their product; tests with hypothesis draw pairs at random.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from fractions import Fraction
 from itertools import cycle
 from typing import Any
 
@@ -328,3 +330,32 @@ def observed(
     sizes = tasks.values() if isinstance(tasks, dict) else tasks
     labels = [torch.randint(k, (size,), generator=generator) for k in sizes]
     return h, dict(zip(tasks, labels, strict=True)) if isinstance(tasks, dict) else labels
+
+
+def parts(case: HeadCase) -> set[str]:
+    """What compilers and tracers meet in a head: code, orientation, norm, tasks and options."""
+    head = case.make()
+    logits = head.tasks.pack([torch.zeros(1)] * len(head.tasks))
+    found = {case.orientation, type(head.norm).__name__, type(logits).__name__}
+    found |= case.options.keys() & {"bias", "learn_scale", "cross_task"}
+    code = getattr(head, "code", None)
+    while code is not None:
+        found.add(type(code).__name__)
+        code = getattr(code, "code", None)  # of an assignment
+    return found
+
+
+def covering(cases: list[HeadCase]) -> list[HeadCase]:
+    """Few of them that have all parts between them, for laws that cost seconds a head."""
+    left = [(case, parts(case)) for case in cases]
+    often = Counter(part for _, own in left for part in own)
+    chosen = []
+    while left:
+        case, new = max(left, key=lambda pair: sum(Fraction(1, often[part]) for part in pair[1]))
+        chosen.append(case)
+        left = [(other, own - new) for other, own in left if own - new]
+    return chosen
+
+
+REPRESENTATIVES = covering(EVERY_HEAD)
+"""Heads with every part that there is between them."""

@@ -50,6 +50,7 @@ def test_every_way_takes_a_step(method):
 
 def test_what_does_not_fit_says_what_it_would_need(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(many_classes, "room", lambda _: 4 * 100 * (16 + 8))  # fits nothing learned
+    monkeypatch.setattr(many_classes, "in_own_process", lambda work, **options: work(**options))
     path = tmp_path / "result.json"
     many_classes.main(sizes=(SIZE,), seconds=0.01, least=2, device="cpu", output=path)
     result = json.loads(path.read_text())

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 from torch import distributed as dist
-from torch.multiprocessing import get_context, start_processes
 
 from etf_heads.collapse import (
     BufferDistortion,
@@ -16,6 +15,7 @@ from etf_heads.collapse import (
     RegressionCollapse,
     SingleTaskCollapse,
 )
+from tests.processes import in_processes
 
 TASKS = {"left": 4, "right": 3}
 
@@ -92,11 +92,8 @@ def test_an_error_in_compute_leaves_a_synced_metric_as_it_was():
     assert measure.class_statistics().counts.tolist() == [8, 8]  # as if two had the same data
 
 
-def test_two_and_three_processes_measure_the_same_as_one(tmp_path, monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    # A server imports torch once and forks, before it has threads: this saves most of the time.
-    get_context("forkserver").set_forkserver_preload(["torch", "torchmetrics"])
-    start_processes(work, args=(str(tmp_path),), nprocs=3, start_method="forkserver")
+def test_two_and_three_processes_measure_the_same_as_one(tmp_path):
+    in_processes(work, str(tmp_path), size=3)
     results = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(3)]
     alone = measured(SHARES[1][0])
     for world in (2, 3):

@@ -2,13 +2,14 @@
 
 import pytest
 import torch
-from torch import distributed, multiprocessing, nn
+from torch import distributed, nn
 from torch.nn import functional as F
 
 from etf_heads import CompoundETFHead, ETFHead
 from etf_heads.geometry import compound_etf, nearest_etf, simplex_etf
 from etf_heads.heads import from_features, from_linear
 from tests.cases import all_logits, orthonormal
+from tests.processes import in_processes
 
 F64 = torch.float64
 
@@ -129,7 +130,7 @@ def gather(rank, place, results):
 
 def test_processes_with_unequal_shares_get_the_same_head(tmp_path):
     h, y = digits()
-    multiprocessing.spawn(gather, (tmp_path / "rendezvous", tmp_path), nprocs=2)
+    in_processes(gather, tmp_path / "rendezvous", tmp_path)
     expected = from_features([(h, y)], 10).state_dict()
     for rank in range(2):
         found = torch.load(tmp_path / str(rank), weights_only=True)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from etf_heads import CompoundETFHead, ETFHead
-from tests.cases import EVERY_HEAD, HeadCase, all_logits, features
+from tests.cases import EVERY_HEAD, REPRESENTATIVES, HeadCase, all_logits, features
 
 each_head = pytest.mark.parametrize("case", EVERY_HEAD, ids=str)
 a_few_heads = pytest.mark.parametrize(
@@ -28,18 +28,17 @@ a_few_heads = pytest.mark.parametrize(
 )
 
 
-def covering(cases):
-    """Few of them, with every orientation and every option somewhere."""
-    seen = set()
-    for case in reversed(cases):  # those with most options come first
-        parts = {case.orientation, type(case.tasks)}
-        parts |= {(k, v) if isinstance(v, str) else k for k, v in case.options.items()}
-        if not parts <= seen:
-            seen |= parts
-            yield case
-
-
-each_part = pytest.mark.parametrize("case", list(covering(EVERY_HEAD)), ids=str)
+representatives = pytest.mark.parametrize(
+    "case",
+    [
+        case
+        if any(case is chosen for chosen in REPRESENTATIVES)
+        # Compiling takes seconds, and asks about each part of a head, not about pairs of them.
+        else pytest.param(case, marks=pytest.mark.slow)
+        for case in EVERY_HEAD
+    ],
+    ids=str,
+)
 
 
 def logits(head, h):
@@ -143,7 +142,7 @@ def test_a_learned_checkpoint_does_not_overwrite_the_geometry():
         head.load_state_dict(linear.state_dict())
 
 
-@each_part
+@representatives
 @torch._dynamo.config.patch(error_on_recompile=True)  # one graph for all of them
 def test_compile_fullgraph_for_any_batch_size(case):
     head = case.make(dtype=torch.float32).eval()
@@ -172,7 +171,7 @@ def test_compile_with_inductor(orientation):
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-4)
 
 
-@each_part
+@representatives
 def test_export_for_any_batch_size(case, tmp_path):
     head = case.make(dtype=torch.float32).eval()
     example = (features(case, 4, dtype=torch.float32),)

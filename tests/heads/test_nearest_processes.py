@@ -7,12 +7,12 @@ import pytest
 import safetensors.torch
 import torch
 from torch import distributed
-from torch.multiprocessing import get_context, start_processes
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from etf_heads import NearestETFHead
 from tests.cases import observed
+from tests.processes import in_processes
 
 F64 = torch.float64
 TASKS = {"shape": 4, "colour": 3}
@@ -116,9 +116,7 @@ def work(rank, folder):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     place = tmp_path_factory.mktemp("processes")
-    # A server imports torch once and forks, before it has threads: this saves most of the time.
-    get_context("forkserver").set_forkserver_preload(["torch", "torchmetrics"])
-    start_processes(work, args=(str(place),), nprocs=2, start_method="forkserver")
+    in_processes(work, str(place))
     return place
 
 

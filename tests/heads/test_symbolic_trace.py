@@ -7,10 +7,8 @@ import pytest
 import torch
 from torch import fx, nn
 
-from tests.cases import EVERY_HEAD, HeadCase, features
-from tests.heads.test_head_contract import covering, logits
-
-each_part = pytest.mark.parametrize("case", list(covering(EVERY_HEAD)), ids=str)
+from tests.cases import EVERY_HEAD, REPRESENTATIVES, HeadCase, features
+from tests.heads.test_head_contract import logits
 
 
 class Model(nn.Module):
@@ -23,7 +21,7 @@ class Model(nn.Module):
         return self.head(self.backbone(images).relu())
 
 
-@each_part
+@pytest.mark.parametrize("case", REPRESENTATIVES, ids=str)
 def test_a_head_in_a_model_is_one_node(case):
     model = Model(case).eval()
     traced = fx.symbolic_trace(model)

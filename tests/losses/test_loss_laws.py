@@ -167,10 +167,16 @@ def test_under_autocast_the_loss_is_float32(loss, case):
     assert h.grad.dtype == torch.float32
 
 
-# Rows of one class in turn with logits and without, for compiling takes seconds.
-@pytest.mark.parametrize(
-    ("loss", "case"), list(zip(LOSSES, cycle([HEADS[8], HEADS[11]]), strict=False)), ids=str
-)
+def compiled_pairs():
+    """Losses in turn with logits and without; another value of an option is the same program."""
+    seen = set()
+    for loss, case in zip(LOSSES, cycle([HEADS[8], HEADS[11]]), strict=False):
+        program = (loss.kind, *loss.options)
+        yield pytest.param(loss, case, marks=[pytest.mark.slow] if program in seen else [])
+        seen.add(program)
+
+
+@pytest.mark.parametrize(("loss", "case"), list(compiled_pairs()), ids=str)
 def test_it_compiles_whole(loss, case):
     torch.compiler.reset()
     head, h, labels = batch(case, 9, dtype=torch.float32)

@@ -1,9 +1,8 @@
 """Runs in processes of their own, which can be killed at a chosen moment.
 
-The processes are forked from a server that has imported everything, so that one starts in no time.
+The server that they are forked from has the images, too.
 """
 
-import multiprocessing
 import os
 import signal
 import socket
@@ -22,17 +21,19 @@ from recipes.training.backbones import BACKBONES
 from recipes.training.engine import train
 from recipes.training.result import RunResult
 from recipes.training.settings import PRESETS
+from tests.processes import MODULES, SERVER
 
 KILLED = -9
-SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["recipes.training.engine", "sklearn.datasets", "torchvision"])
+SERVER.set_forkserver_preload([*MODULES, "torchvision", "recipe_server"])
 
 TINY = replace(
     PRESETS["multi-digits"][1],
+    train_images=2000,
+    test_images=400,
     width=4,
     features=20,
     feature_norm="batch",
-    batch_size=500,
+    batch_size=100,
     epochs=2,
     checkpoint_every=7,
 )

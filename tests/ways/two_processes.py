@@ -2,19 +2,19 @@
 
 import torch
 from torch import distributed as dist
-from torch.multiprocessing import get_context, start_processes
+
+from tests.processes import SERVER, in_processes
 
 
 def found_by(work, directory):
-    """All that ``work(rank)`` yields in each of two spawned processes.
+    """All that ``work(rank)`` yields in each of two processes.
 
     Args:
         work: a generator function of a module; what it yields is pickled.
         directory: an empty one, where the processes meet.
     """
-    context = get_context("spawn")
-    results = context.Manager().Queue()
-    start_processes(_process, (work, directory, results), nprocs=2)
+    results = SERVER.Manager().Queue()
+    in_processes(_process, work, directory, results)
     found = []
     while not results.empty():
         found.append(results.get())

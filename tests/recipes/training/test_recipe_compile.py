@@ -15,7 +15,7 @@ from recipes.training.result import trained_network
 from recipes.training.weighting import WEIGHTINGS
 
 pytestmark = pytest.mark.recipes
-SHORT = replace(TINY, head="learned", epochs=1, checkpoint_every=0, train_images=2000)
+SHORT = replace(TINY, head="learned", epochs=1, checkpoint_every=0, batch_size=500)
 """Four steps."""
 
 

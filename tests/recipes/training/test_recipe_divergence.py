@@ -24,7 +24,7 @@ from recipes.training.processes import all_finite, make_accelerator
 from recipes.training.weighting import WEIGHTINGS
 
 pytestmark = pytest.mark.recipes
-SMALL = replace(TINY, train_images=2000, test_images=200, epochs=1)
+SMALL = replace(TINY, batch_size=500, test_images=200, epochs=1)
 """Four steps."""
 NAN, INF = math.nan, math.inf
 

@@ -11,6 +11,7 @@ from recipe_runs import TINY, metrics, weights
 from recipes.training import jobs as side_by_side
 from recipes.training.engine import train
 from recipes.training.jobs import train_all
+from tests.processes import SERVER
 
 pytestmark = pytest.mark.recipes
 
@@ -25,7 +26,7 @@ def two(tmp_path):
 
 
 def test_two_at_once_end_where_one_after_the_other_does(two, tmp_path, monkeypatch):
-    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    monkeypatch.setattr(side_by_side, "get_context", lambda _: SERVER)  # no imports once more
     found = train_all([(train, replace(config, jobs=2)) for config in two], jobs=2)
     assert [result.config["head"] for result in found] == ["learned-norm", "compound"]
     assert [result.config["jobs"] for result in found] == [2, 2]

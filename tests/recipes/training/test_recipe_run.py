@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from recipe_runs import TINY
+from recipe_runs import TINY, error_file, free_port, run, start
 from safetensors.torch import load_file, load_model
 from tensorboard.backend.event_processing import event_accumulator as reader
 
-from recipes.data.digits import multi_digits
+from recipes.data import load_data
 from recipes.storage import write_json
 from recipes.training.building import build_network
 from recipes.training.engine import train
@@ -26,6 +26,7 @@ from recipes.training.result import RunResult, class_cosines, counts
 pytestmark = pytest.mark.recipes
 ROOT = Path(__file__).parents[3]
 SHORT = replace(TINY, epochs=1, checkpoint_every=0, width=2)
+DATA = load_data(SHORT.data, SHORT)
 
 
 def flat(row):
@@ -60,8 +61,8 @@ def test_history_has_a_record_before_training_and_one_an_epoch(result):
     assert [row.epoch for row in result.history] == [0, 1]
     before, after = result.history
     assert before.train_seconds == 0 < after.train_seconds
-    assert before.train.samples == 10_000
-    assert before.test.samples == 2_000
+    assert before.train.samples == 2000
+    assert before.test.samples == 400
     assert list(before.test.accuracy) == ["left", "right"]
     assert after.train.loss < before.train.loss
     assert all(math.isfinite(value) for value in flat(after).values())
@@ -69,7 +70,7 @@ def test_history_has_a_record_before_training_and_one_an_epoch(result):
 
 def test_counts_are_those_of_the_saved_weights(result):
     weights = Path(result.config["output"]) / "model.safetensors"
-    network = build_network(replace(SHORT, head="learned-norm"), multi_digits())
+    network = build_network(replace(SHORT, head="learned-norm"), DATA)
     load_model(network, weights)
     assert result.counts.head_parameters == 20 * 20 + 20
     assert result.counts.model_parameters == sum(p.numel() for p in network.parameters())
@@ -101,10 +102,9 @@ def test_provenance_names_code_machine_and_libraries(result):
 
 @pytest.mark.parametrize("name", HEADS)
 def test_every_head_trains_and_a_fixed_one_learns_nothing(name):
-    data = multi_digits()
     torch.manual_seed(0)
-    network = build_network(replace(SHORT, head=name), data)
-    features, logits = network.features_and_logits(data.train.images[:100])
+    network = build_network(replace(SHORT, head=name), DATA)
+    features, logits = network.features_and_logits(DATA.train.images[:100])
     dense = features @ network.head.weight.mT
     if network.head.bias is not None:
         dense = dense + network.head.bias
@@ -115,13 +115,28 @@ def test_every_head_trains_and_a_fixed_one_learns_nothing(name):
         assert not list(network.head.parameters())
 
 
-def test_bfloat16_accumulation_and_a_tracker_together(tmp_path):
-
+def test_bfloat16_accumulation_and_a_tracker_on_two_launched_processes(tmp_path):
+    """As a user would, from the command line."""
     config = replace(SHORT, output=tmp_path / "run", log_with=("tensorboard",))
+    launcher = "-m accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1 "
+    launcher += "--mixed_precision no --dynamo_backend no recipes/train.py multi-digits"
     options = "--mixed-precision bf16 --gradient-accumulation 5 --log-with tensorboard"
-    done = launch([sys.executable, "recipes/train.py"], config, *options.split())
-    assert done.returncode == 0, done.stderr
+    command = [sys.executable, *launcher.split(), "--output", str(config.run_dir)]
+    names = ("train-images", "test-images", "width", "features", "feature-norm")
+    for name in (*names, "batch-size", "epochs"):
+        command += [f"--{name}", str(getattr(config, name.replace("-", "_")))]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run(
+        [*command, *options.split()],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,  # gloo's teardown may abort after everything is written: see the result
+    )
+    assert (config.run_dir / "result.json").exists(), done.stderr
     result = RunResult.read(config.run_dir)
+    assert result.provenance.processes == 2
     assert result.provenance.mixed_precision == "bf16"
     assert result.history[1].train.loss < result.history[0].train.loss
     events = reader.EventAccumulator(str(config.run_dir / "etf_heads")).Reload()
@@ -129,33 +144,9 @@ def test_bfloat16_accumulation_and_a_tracker_together(tmp_path):
     assert logged == pytest.approx({row.epoch: row.test.loss for row in result.history})
 
 
-def launch(command, config, *options, **variables):
-    """Run the training script as a user would, with the settings of ``SHORT``."""
-    arguments = ["multi-digits", "--output", str(config.run_dir), "--head", config.head]
-    for name in ("width", "features", "feature-norm", "batch-size", "epochs"):
-        arguments += [f"--{name}", str(getattr(config, name.replace("-", "_")))]
-    environment = os.environ | {
-        "PYTHONPATH": str(ROOT),
-        "OMP_NUM_THREADS": "1",
-        "ACCELERATE_USE_CPU": "true",
-    }
-    environment |= variables
-    return subprocess.run(
-        [*command, *arguments, *options],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,  # gloo's teardown may abort after everything is written: see the result
-    )
-
-
 def test_two_processes_measure_what_one_measures(result, tmp_path):
     config = replace(SHORT, output=tmp_path / "run", head="learned-norm")
-    launcher = "-m accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1 "
-    launcher += "--mixed_precision no --dynamo_backend no recipes/train.py"
-    done = launch([sys.executable, *launcher.split()], config)
-    assert (config.run_dir / "result.json").exists(), done.stderr
+    assert run(config, processes=2) == [0, 0]
     two = RunResult.read(config.run_dir)
     assert two.provenance.processes == 2
 
@@ -163,22 +154,30 @@ def test_two_processes_measure_what_one_measures(result, tmp_path):
     assert flat(two.history[0]) == pytest.approx(flat(result.history[0]), rel=1e-4)
 
     # The network that two processes trained, measured by one.
-    data = multi_digits()
-    network = build_network(config, data)
+    network = build_network(config, DATA)
     load_model(network, config.run_dir / "model.safetensors")
-    one = measure(make_accelerator(config), network, data)
+    one = measure(make_accelerator(config), network, DATA)
     assert flat(two.history[-1]) == pytest.approx(flat(one), rel=1e-4)
-    assert two.history[-1].train.samples == 10_000
-    assert two.history[-1].test.samples == 2_000
+    assert two.history[-1].train.samples == 2000
+    assert two.history[-1].test.samples == 400
+
+
+def without_a_device():
+    """As torchrun starts a process: Accelerate is not told to use the CPU."""
+    os.environ["ACCELERATE_USE_CPU"] = "false"
 
 
 def test_processes_that_do_not_know_of_each_other_are_refused(tmp_path):
     """Each would write what the other writes."""
     config = replace(SHORT, output=tmp_path / "run")
-    launcher = "-m torch.distributed.run --standalone --nproc_per_node 2 recipes/train.py"
-    done = launch([sys.executable, *launcher.split()], config, ACCELERATE_USE_CPU="false")
-    assert "error: 2 processes were launched" in done.stderr
-    assert "set ACCELERATE_USE_CPU=true" in done.stderr
+    port = free_port()
+    group = [start(config, without_a_device, rank, 2, port) for rank in range(2)]
+    for rank, process in enumerate(group):
+        process.join(60)
+        assert process.exitcode == 1
+        error = error_file(config, rank).read_text()
+        assert "2 processes were launched" in error
+        assert "set ACCELERATE_USE_CPU=true" in error
     assert not config.run_dir.exists()
 
 
@@ -203,11 +202,11 @@ def test_json_refuses_what_it_does_not_have(tmp_path):
 
 
 def test_settings_that_do_not_fit_are_refused_before_anything_is_written(tmp_path):
-    uneven = replace(SHORT, batch_size=501, gradient_accumulation=2, output=tmp_path / "a")
+    uneven = replace(SHORT, batch_size=101, gradient_accumulation=2, output=tmp_path / "a")
     with pytest.raises(ValueError, match="choose a multiple of 2"):
         train(uneven)
-    with pytest.raises(ValueError, match="there are 10000 training images only"):
-        train(replace(SHORT, batch_size=10_001, output=tmp_path / "b"))
+    with pytest.raises(ValueError, match="there are 2000 training images only"):
+        train(replace(SHORT, batch_size=2001, output=tmp_path / "b"))
     with pytest.raises(ValueError, match="in_features=17 is too small"):
         train(replace(SHORT, features=17, output=tmp_path / "c"))
     assert not list(tmp_path.iterdir())
@@ -228,7 +227,7 @@ def test_no_epochs_measure_the_untrained_network(tmp_path):
 @pytest.mark.parametrize(("optimizer", "moments"), [("adamw", 2), ("sgd", 1)])
 def test_counts_are_those_of_the_optimizer_that_trained(optimizer, moments):
     settings = replace(SHORT, optimizer=optimizer, head="compound")
-    network = build_network(settings, multi_digits())
+    network = build_network(settings, DATA)
     found = counts(network, partial(optimizer_over, settings=settings))
     parameters = list(network.parameters())
     steps = 4 * len(parameters) if optimizer == "adamw" else 0

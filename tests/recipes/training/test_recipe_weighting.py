@@ -36,7 +36,7 @@ class Problem:
         data = load_data(config.data, config)
         torch.manual_seed(seed)
         self.network = build_network(config, data)
-        self.images, self.labels = data.train.images[::100], data.train.labels[::100].clone()
+        self.images, self.labels = data.train.images[::20], data.train.labels[::20].clone()
         self.weighting = WEIGHTINGS[name](Accelerator(cpu=True), self.network, data.tasks)
 
     def parameters(self, part):

@@ -1,15 +1,13 @@
 import json
 import math
-import os
-import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 from recipe_checks import scans_of
 
+import recipes.theory
 from etf_heads.theory import binary_cosine
 from recipes.data import SHARES
 from recipes.data.digits import TRAIN_BINARY, binary_digits
@@ -31,7 +29,6 @@ from recipes.verification.problems import general, grid, two_binary_tasks
 from tests.html_page import Page
 
 pytestmark = pytest.mark.recipes
-ROOT = Path(__file__).parents[3]
 TOLERANCE = 1e-4
 
 
@@ -193,17 +190,13 @@ def test_wrong_settings_are_named(kind, arguments, message):
         kind(**arguments)
 
 
-def test_the_program_writes_verdict_json_and_page(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "recipes/theory.py", "grid", "--small", "--output", str(tmp_path)],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "On all 4 problems" in done.stdout
+def test_the_program_writes_verdict_json_and_page(tmp_path, monkeypatch, capsys):
+    arguments = ["theory.py", "grid", "--small", "--output", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", arguments)
+    with pytest.raises(SystemExit) as exit_:
+        recipes.theory.main()
+    assert exit_.value.code == 0
+    assert "On all 4 problems" in capsys.readouterr().out
     saved = json.loads((tmp_path / "theory.json").read_text())
     assert saved["agrees"]
     assert saved["provenance"]["packages"]["torch"]
