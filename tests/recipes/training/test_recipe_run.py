@@ -172,10 +172,13 @@ def test_processes_that_do_not_know_of_each_other_are_refused(tmp_path):
     config = replace(SHORT, output=tmp_path / "run")
     port = free_port()
     group = [start(config, without_a_device, rank, 2, port) for rank in range(2)]
-    for rank, process in enumerate(group):
+    for process in group:
         process.join(60)
         assert process.exitcode == 1
-        error = error_file(config, rank).read_text()
+    errors = [error_file(config, rank) for rank in range(2)]
+    said = [file.read_text() for file in errors if file.exists()]  # the other may lose its master
+    assert said
+    for error in said:
         assert "2 processes were launched" in error
         assert "set ACCELERATE_USE_CPU=true" in error
     assert not config.run_dir.exists()

@@ -258,7 +258,7 @@ def test_every_strategy_trains_two_epochs_and_is_recorded(name, head, tmp_path):
 @pytest.mark.parametrize("name", ["mgda", "famo", "dwa"])
 def test_the_forward_pass_may_be_in_bfloat16(name, tmp_path):
     config = replace(SMALL, weighting=name, mixed_precision="bf16", output=tmp_path / "run")
-    assert run(replace(config, batch_size=150)) == [0]
+    assert run(replace(config, train_images=1200, batch_size=60)) == [0]
     result = RunResult.read(config.run_dir)
     assert result.provenance.mixed_precision == "bf16"
     assert result.history[2].train.loss < 0.8 * result.history[0].train.loss
@@ -269,7 +269,8 @@ IMAGE_BY_IMAGE = replace(
     head="learned",
     backbone="cnn-image-by-image",
     augment=False,
-    batch_size=750,
+    train_images=600,
+    batch_size=150,
     epochs=3,
     lr=2e-3,
     checkpoint_every=0,
@@ -312,12 +313,12 @@ def test_a_batch_in_parts_takes_the_steps_of_a_whole_one(name, tmp_path):
 
 @pytest.mark.parametrize("name", ["mgda", *SCALARIZERS])
 def test_a_run_killed_in_its_third_epoch_ends_with_the_same_weights(name, tmp_path):
-    settings = {"batch_size": 750, "epochs": 3, "checkpoint_every": 1}
+    settings = {"train_images": 600, "batch_size": 150, "epochs": 3, "checkpoint_every": 1}
     kill_in_mid_epoch(replace(SMALL, weighting=name, **settings), tmp_path)
 
 
 def test_two_processes_killed_in_mid_epoch_end_with_the_same_weights(tmp_path):
-    settings = {"batch_size": 250, "epochs": 1}
+    settings = {"train_images": 600, "batch_size": 50, "epochs": 1}
     kill_in_mid_epoch(replace(SMALL, weighting="famo", **settings), tmp_path, processes=2)
 
 
