@@ -27,6 +27,7 @@ CLAIMS = (
     "losses",
     "temperature",
     "long-tail",
+    "replay",
 )
 """Names of all claims; their files are called the same."""
 
