@@ -142,8 +142,8 @@ def _etf(scale: float, *, normalised: bool = True) -> HeadBuilder:
     def build(features: int, tasks: Mapping[str, int]) -> nn.Module:
         from etf_heads import CompoundETFHead
 
-        norm = "batch" if normalised else None
-        return CompoundETFHead(features, tasks, scale=scale, feature_norm=norm)
+        kind: Literal["batch"] | None = "batch" if normalised else None
+        return CompoundETFHead(features, tasks, scale=scale, feature_norm=kind)
 
     return build
 

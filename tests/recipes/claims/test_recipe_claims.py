@@ -79,6 +79,8 @@ UNADJUSTED = [name for name in LONG_TAIL if name.endswith("cross-entropy")]
 def supporting(claim):
     """Evidence for which a claim holds."""
     plan = claim.plans["reduced"]
+    if claim.name == "replay":
+        return {name: [in_sessions(name)] for name in plan.variants}
     return {
         name: [
             record(
@@ -106,6 +108,21 @@ def found(claim, variant):
         "losses": {"gap": gap},
         "long-tail": {"many": 0.9, "medium": 0.8, "few": None},
     }.get(claim)
+
+
+def in_sessions(variant):
+    """A run that forgets as the claim says."""
+    place, _, head = variant.partition(": ")
+    few = place in ("digits 0.5%", "digits 2.0%")
+    measures = {
+        "shallow": 0.5,
+        "deep": 0.4 if variant == "digits 0.0%: learned" else 0.02,
+        "inflation": 1.5 if few else 1.0,
+        "effective_rank_ratio": 0.3 if few else 1.0,
+        "old_mean_share": 0.3,
+    }
+    pairs = {name: (None, value) for name, value in measures.items()}
+    return record(pairs, accuracy=0.84 if head == "etf" else 0.8)
 
 
 def end_at(record, accuracy):
@@ -318,6 +335,39 @@ def test_savings_decide_on_parameter_efficient():
     (own,) = evidence["compound"]
     evidence["compound"] = [replace(own, counts=replace(own.counts, optimizer_state_bytes=100))]
     assert [c.verdict == "met" for c in criteria_of(claim, evidence)].count(False) == 1
+
+
+@pytest.mark.parametrize(
+    ("variant", "measure", "value"),
+    [
+        ("digits 0.5%: learned-norm", "deep", 0.11),
+        ("digits 0.5%: learned-norm", "shallow", 0.29),
+        ("digits 0.5%: learned-norm", "inflation", 1.19),
+        ("digits 50.0%: learned-norm", "inflation", 1.11),
+        ("digits 2.0%: learned-norm", "effective_rank_ratio", 0.61),
+        ("digits 50.0%: learned-norm", "effective_rank_ratio", None),
+        ("digits 0.0%: learned", "old_mean_share", 0.51),
+        ("digits 0.0%: learned-norm", "old_mean_share", 0.51),
+        ("digits 0.0%: learned", "deep", 0.16),
+        ("digits 0.5%: learned", "deep", 0.26),
+    ],
+)
+def test_every_measure_decides_on_replay(variant, measure, value):
+    claim = find_claim("replay")
+    evidence = supporting(claim)
+    evidence[variant][0].history[-1].collapse[measure] = value
+    assert [c.verdict == "met" for c in criteria_of(claim, evidence)].count(False) == 1
+
+
+@pytest.mark.parametrize("buffer", ["0.5%", "2.0%"])
+@pytest.mark.parametrize(("head", "points"), [("learned-norm", 3), ("random-rows", 1)])
+def test_heads_with_small_buffers_decide_on_replay(buffer, head, points):
+    claim = find_claim("replay")
+    for ahead, held in ((1.01 * points, True), (0.99 * points, False)):
+        evidence = supporting(claim)
+        end_at(evidence[f"digits {buffer}: {head}"][0], 0.84 - ahead / 100)
+        met = [c.verdict == "met" for c in criteria_of(claim, evidence)]
+        assert met.count(False) == (0 if held else 1)
 
 
 @pytest.mark.parametrize("relation", ["at most", "at least"])
