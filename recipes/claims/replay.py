@@ -102,7 +102,7 @@ AHEAD: tuple[tuple[HeadName, HeadName, float, str], ...] = (
 
 def judge(evidence: Evidence) -> list[Criterion]:
     """What the paper says of learned heads, and what was found of fixed ones."""
-    data = _data_sets(evidence)[0]
+    data = data_sets(evidence)[0]
     deep = [final(evidence[_name(data, "learned", buffer)], "deep") for buffer in (0.0, 0.005)]
     return [
         *(
@@ -136,7 +136,7 @@ def judge(evidence: Evidence) -> list[Criterion]:
     ]
 
 
-def _data_sets(evidence: Evidence) -> list[str]:
+def data_sets(evidence: Evidence) -> list[str]:
     """Data sets of the variants; criteria are of the first."""
     return list(dict.fromkeys(name.partition(" ")[0] for name in evidence))
 
@@ -155,7 +155,7 @@ def rows_of(evidence: Evidence, data: str) -> list[Row]:
 
 def lines(evidence: Evidence) -> list[Line]:
     """Difference to the baseline and measures of every variant."""
-    rows = [row for data in _data_sets(evidence) for row in rows_of(evidence, data)]
+    rows = [row for data in data_sets(evidence) for row in rows_of(evidence, data)]
     return [
         (
             f"points ahead of {BASELINE}",
@@ -170,7 +170,7 @@ def lines(evidence: Evidence) -> list[Line]:
 
 def figures(evidence: Evidence) -> list[Figure]:
     """Accuracy, forgetting and distortion over the size of the buffer."""
-    data = _data_sets(evidence)[0]
+    data = data_sets(evidence)[0]
     rows = [row for row in rows_of(evidence, data) if row.head in (BASELINE, "learned", "etf")]
     return [Figure(buffer_curves(rows), f"{data}. {CAPTION}")]
 

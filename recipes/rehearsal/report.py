@@ -26,7 +26,7 @@ CAPTION = (
 def rows_table(rows: Sequence[Row]) -> list[Line]:
     """A line for each head and buffer; the first names the columns."""
     return [
-        ("head, buffer", "test accuracy", "points ahead of the first", *MEASURES.values()),
+        ("head, buffer", "test accuracy", f"points ahead of {rows[0].head}", *MEASURES.values()),
         *(
             (
                 f"{row.head}, {row.buffer:.1%}",
