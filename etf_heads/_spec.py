@@ -136,18 +136,18 @@ def _plain(value: Any) -> Any:
 def _encode(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    if isinstance(value, Specified):
-        return describe(value)
+    if isinstance(value, nn.Module):
+        return describe(value) if isinstance(value, Specified) else {"own": repr(value)}
     if isinstance(value, Tasks):
         return {"tasks": value.pack(value.sizes)}
     if isinstance(value, torch.dtype):
         return {"dtype": str(value).removeprefix("torch.")}
+    if isinstance(value, tuple) and all(type(entry) is int for entry in value):
+        return {"integers": list(value)}
     if isinstance(value, Tensor) and value.is_meta:
         return {"shape": list(value.shape), **_encode(value.dtype)}
     if isinstance(value, _Missing):
         raise TypeError(str(value))
-    if isinstance(value, nn.Module):
-        return {"own": repr(value)}
     raise TypeError(f"{value!r:.200} is not a JSON value")
 
 
@@ -173,6 +173,8 @@ def _decode(value: Any, in_features: int) -> Any:
         return cls.from_arguments(**arguments)
     if keys == {"tasks"}:
         return Tasks.parse(value["tasks"])
+    if keys == {"integers"}:
+        return tuple(value["integers"])
     if keys == {"dtype"}:
         return _DTYPES[value["dtype"]]
     if keys == {"shape", "dtype"}:

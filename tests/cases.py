@@ -35,6 +35,7 @@ from etf_heads.codes import (
     GoldCode,
     GramCode,
     KerdockCode,
+    MultiCentreCode,
     SimplexCode,
 )
 from etf_heads.geometry import compound_etf
@@ -101,6 +102,8 @@ CODES: dict[str, Callable[[], Code]] = {
     "kerdock": lambda: KerdockCode([9, 12]),
     "gold": lambda: GoldCode(41),
     "delsarte-goethals": lambda: DelsarteGoethalsCode(291),
+    "centres": lambda: MultiCentreCode([1, 3, 3, 2]),
+    "directions of centres": lambda: MultiCentreCode([4, 4], theta=0.7, reduce="direction"),
     "permuted": lambda: assigned(KerdockCode([9, 12]), [9, 12]),
     "chosen": lambda: assigned(KerdockCode(23), 8),
 }
@@ -110,7 +113,7 @@ CODES: dict[str, Callable[[], Code]] = {
 def widths(code: Code) -> tuple[int, int, int]:
     """In-features of a code: the fewest that it fits into, one more, and many more."""
     least = next(d for d in range(1, 1000) if fits(code, d))
-    return least, least + 1, 3 * code.rows + 1
+    return least, least + 1, 3 * max(code.rows, least) + 1
 
 
 def fits(code: Code, in_features: int) -> bool:

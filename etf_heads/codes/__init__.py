@@ -14,6 +14,7 @@ from etf_heads.codes._choice import spherical_code
 from etf_heads.codes._cross_polytope import CrossPolytopeCode
 from etf_heads.codes._gram import GramCode, gram_rank
 from etf_heads.codes._kerdock import DelsarteGoethalsCode, GoldCode, KerdockCode
+from etf_heads.codes._multi_centre import MultiCentreCode
 from etf_heads.codes._simplex import CrossTask, SimplexCode
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "GoldCode",
     "GramCode",
     "KerdockCode",
+    "MultiCentreCode",
     "SimplexCode",
     "Tasks",
     "gram_rank",

@@ -5,6 +5,7 @@ All are called as ``criterion(features, head, labels)``, with one or several tas
 """
 
 from etf_heads.losses._alignment import alignment_penalty
+from etf_heads.losses._centre_cosine import CentreCosine
 from etf_heads.losses._contrast import NONL, NTCE
 from etf_heads.losses._cross_entropy import CompoundCrossEntropy
 from etf_heads.losses._dot_regression import DotRegression
@@ -18,6 +19,7 @@ from etf_heads.losses._squared_error import CompoundSquaredError
 __all__ = [
     "NONL",
     "NTCE",
+    "CentreCosine",
     "CompoundCrossEntropy",
     "CompoundFocal",
     "CompoundSquaredError",

@@ -15,7 +15,8 @@ from etf_heads import (
     NearestETFHead,
 )
 from etf_heads._tasks import Tasks
-from etf_heads.heads import FixedRegressionHead, check_frame, from_spec, to_spec
+from etf_heads.codes import MultiCentreCode
+from etf_heads.heads import FixedHead, FixedRegressionHead, check_frame, from_spec, to_spec
 from tests.hostile import SECONDS
 
 TASKS = {"a": 3, "b": 4}
@@ -27,6 +28,7 @@ HEADS = {
     "compound": lambda: CompoundETFHead(16, TASKS, orientation="hadamard"),
     "independent": lambda: CompoundETFHead(4, TASKS, cross_task="independent"),
     "correlated": lambda: CorrelatedETFHead(16, TASKS, torch.arange(1.0, 13).reshape(3, 4)),
+    "centres": lambda: FixedHead(16, MultiCentreCode([1, 3, 4])),
     "regression": lambda: FixedRegressionHead(16, torch.eye(5), lambda_w=0.1, lambda_h=0.1),
     "nearest": lambda: NearestETFHead(16, TASKS),
     "class means": lambda: ClassMeanHead(16, TASKS),
@@ -39,6 +41,8 @@ STRUCTURES = [
     {},
     None,
     {"shape": [10**12, 10**12], "dtype": "float32"},
+    {"integers": [10**12, 10**12, 10**12]},
+    {"integers": 3},
     {"shape": [2**62, 2**62], "dtype": "float64"},
     {"shape": [-1], "dtype": "float32"},
     {"shape": [10**400], "dtype": "float32"},
@@ -53,6 +57,7 @@ STRUCTURES = [
 FREE = {
     *("bias", "centred", "scale", "learn_scale", "feature_norm", "dtype", "seed", "duality_gap"),
     *("decay", "gradient", "update_every", "proximal"),
+    *("theta", "reduce"),
     "tasks_or_classes",  # of class means, for which any number of classes fits
 }
 """Arguments of which another value can be another head; load_model holds it against the tensors."""

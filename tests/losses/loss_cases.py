@@ -17,10 +17,11 @@ from scipy.special import log_softmax, logsumexp
 from torch import nn
 
 from etf_heads._tasks import Tasks
-from etf_heads.codes import GramCode, SimplexCode
+from etf_heads.codes import GramCode, MultiCentreCode, SimplexCode
 from etf_heads.losses import (
     NONL,
     NTCE,
+    CentreCosine,
     CompoundCrossEntropy,
     CompoundFocal,
     CompoundSquaredError,
@@ -42,12 +43,14 @@ class LossCase:
         options: of its constructor.
         oracle: the same losses in NumPy, of one task's labelled samples.
         in_float32: whether it computes in float32 at least, whatever it is given.
+        of_head: makes the oracle for a head, where its class vectors do not say it all.
     """
 
     kind: type[nn.Module]
     options: dict[str, Any]
     oracle: Oracle = field(repr=False)
     in_float32: bool = False
+    of_head: Callable[[Any], Oracle] | None = field(default=None, repr=False)
 
     def make(self, **options: Any) -> nn.Module:
         return self.kind(**(self.options | options))
@@ -105,6 +108,22 @@ def dot_regression(h, y, W, _):
     return ((unit(h) * unit(W)[y]).sum(1) - 1) ** 2 / 2
 
 
+def centre_cosine(head):
+    """With all centres of the class; of heads of one centre a class, dot regression."""
+    if not isinstance(getattr(head, "code", None), MultiCentreCode):
+        return dot_regression
+    basis = head.orientation.matrix().detach().numpy()
+    centres = head.code.centre_vectors().numpy() @ basis.T
+    parts = np.split(centres, np.cumsum(head.code.centres)[:-1])
+
+    def oracle(h, y, *_):
+        return np.array(
+            [((parts[k] @ u - 1) ** 2).mean() / 2 for u, k in zip(unit(h), y, strict=True)]
+        )
+
+    return oracle
+
+
 def _at(oracle: Oracle, **options: float) -> Oracle:
     return lambda *arguments: oracle(*arguments, **options)
 
@@ -124,6 +143,7 @@ LOSSES = [
         ]
     ),
     LossCase(DotRegression, {}, dot_regression, in_float32=True),
+    LossCase(CentreCosine, {}, dot_regression, in_float32=True, of_head=centre_cosine),
     LossCase(
         NTCE, {"temperature": 0.5, "block_size": 2}, _at(ntce, temperature=0.5), in_float32=True
     ),
@@ -237,10 +257,11 @@ def expected(case: LossCase, head: Any, h: torch.Tensor, labels: torch.Tensor) -
     tasks, weight, bias = dense(head)
     features, y = prepared(head, h), labels.numpy()
     losses = np.zeros(y.shape)
+    oracle = case.oracle if case.of_head is None else case.of_head(head)
     for t, rows in enumerate(tasks.slices):
         own = y[:, t] != -100
         if own.any():
-            losses[own, t] = case.oracle(features[own], y[own, t], weight[rows], bias[rows])
+            losses[own, t] = oracle(features[own], y[own, t], weight[rows], bias[rows])
     return losses
 
 
