@@ -1,12 +1,13 @@
-"""Hold the theory against gradient descent: ``accelerate launch recipes/theory.py [grid|images]``.
+"""The theory against descent: ``accelerate launch recipes/theory.py [grid|images|landscape]``.
 
 ``grid`` (the default) optimises unconstrained feature models from random starts and compares each
 end with the closed forms of Theorems 3.1, 3.2 and 5.1 and with ``optimal_gram``, line by line: half
 a minute on one CPU core. ``images`` trains networks on two-digit images whose two binary labels are
 correlated, and puts the angles they find beside the closed form: about five minutes with
-``OMP_NUM_THREADS=1``, which suits such small networks. Each prints a table, and writes JSON and a
-page under ``runs/theory``; on one process ``python recipes/theory.py`` is the same, and ``--help``
-explains every setting.
+``OMP_NUM_THREADS=1``, which suits such small networks. ``landscape`` looks for critical points of
+small models under five losses, whether they are saddles, and follows gradient flow from a Hadamard
+start: a few minutes. Each prints a table, and writes JSON and a page under ``runs/theory``; on one
+process ``python recipes/theory.py`` is the same, and ``--help`` explains every setting.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ import sys
 import tyro
 
 from recipes.command import command
-from recipes.verification.config import Command, Grid, Images
+from recipes.verification.config import Command, Grid, Images, Landscape
 
 
 def main() -> None:
-    """Do what the command line says; the exit status of a grid that disagrees is 1."""
+    """Do what the command line says; the exit status is 1 where a criterion is not met."""
     config = tyro.cli(
         Command,
         default=Grid(),
@@ -30,7 +31,13 @@ def main() -> None:
         from recipes.training.processes import process_state
 
         config.output.mkdir(parents=True, exist_ok=True)
-        agrees = run_grid(config) if isinstance(config, Grid) else run_images(config)
+        match config:
+            case Grid():
+                agrees = run_grid(config)
+            case Images():
+                agrees = run_images(config)
+            case Landscape():
+                agrees = run_landscape(config)
     process_state().destroy_process_group()
     sys.exit(0 if agrees else 1)
 
@@ -104,6 +111,36 @@ def run_images(config: Images) -> bool:
         print(f"\n{table}\n\n{images_verdict(summary)}\n\npage: {page}")
     state.wait_for_everyone()
     return True
+
+
+def run_landscape(config: Landscape) -> bool:
+    """Find critical points and follow flows, on the main process."""
+    from accelerate.utils import tqdm
+
+    from recipes.pages.tables import terminal_table
+    from recipes.provenance import provenance
+    from recipes.records import to_json
+    from recipes.storage import write_json
+    from recipes.training.processes import process_state
+    from recipes.verification.landscape import hadamard_checks, landscape_checks
+    from recipes.verification.landscape_report import (
+        Summary,
+        landscape_table,
+        landscape_verdict,
+        write_landscape_report,
+    )
+
+    if not process_state().is_main_process:
+        return True
+    found = tqdm(landscape_checks(config.starts, config.seed), desc="checks", mininterval=0.5)
+    checks = [*found, *hadamard_checks(config.seed)]
+    summary = Summary(config.starts, config.seed, checks, provenance("cpu"))
+    write_json(config.output / "theory_landscape.json", to_json(summary))
+    page = config.output / "theory_landscape.html"
+    write_landscape_report(summary, page)
+    table = terminal_table(landscape_table(summary))
+    print(f"\n{table}\n\n{landscape_verdict(summary)}\n\npage: {page}")
+    return summary.holds
 
 
 if __name__ == "__main__":

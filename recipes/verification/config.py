@@ -105,8 +105,22 @@ class Images:
         )
 
 
+@dataclass(frozen=True)
+class Landscape:
+    """Critical points of small models under several losses, and flow from a Hadamard start."""
+
+    starts: int = 8  # of each model, at each of three scales
+    seed: int = 10  # of all starts
+    output: Path = Path("runs/theory")  # directory of theory_landscape.json and .html
+
+    def __post_init__(self) -> None:
+        if self.starts < 1:
+            raise ValueError(f"starts={self.starts}: at least 1 is needed")
+
+
 Command = (
     Annotated[Grid, tyro.conf.subcommand("grid")]
     | Annotated[Images, tyro.conf.subcommand("images")]
+    | Annotated[Landscape, tyro.conf.subcommand("landscape")]
 )
 """Either of them; by default the grid."""
