@@ -158,7 +158,7 @@ def test_compile_fullgraph_for_any_batch_size(case):
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler")
-@pytest.mark.parametrize("orientation", ["tiled", "hadamard"])
+@pytest.mark.parametrize("orientation", ["tiled", pytest.param("hadamard", marks=pytest.mark.slow)])
 def test_compile_with_inductor(orientation):
     case = HeadCase(60, {"a": 10, "b": 7}, orientation)
     head = case.make(dtype=torch.float32)

@@ -112,7 +112,7 @@ def test_the_verdict_follows_from_the_intervals(after, sense):
 
 def test_the_recipe_from_the_command_line(tmp_path, monkeypatch, capsys):
     options = "--heads learned --seeds 3 --rates 0.001 --epochs 1 --width 2 --features 20"
-    options += f" --batch-size 500 --output {tmp_path}"
+    options += f" --train-images 2000 --test-images 400 --batch-size 100 --output {tmp_path}"
     arguments = ["multi-digits", *options.split()]
     monkeypatch.setattr(sys, "argv", ["convert.py", *arguments])
     convert.main()

@@ -115,7 +115,24 @@ def test_every_head_trains_and_a_fixed_one_learns_nothing(name):
         assert not list(network.head.parameters())
 
 
-def test_bfloat16_accumulation_and_a_tracker_on_two_launched_processes(tmp_path):
+def assert_learned_and_logged(config):
+    result = RunResult.read(config.run_dir)
+    assert result.provenance.mixed_precision == "bf16"
+    assert result.history[1].train.loss < result.history[0].train.loss
+    events = reader.EventAccumulator(str(config.run_dir / "etf_heads")).Reload()
+    logged = {event.step: event.value for event in events.Scalars("test/loss")}
+    assert logged == pytest.approx({row.epoch: row.test.loss for row in result.history})
+
+
+def test_bfloat16_accumulation_and_a_tracker_together(tmp_path):
+    config = replace(SHORT, output=tmp_path / "run", log_with=("tensorboard",))
+    config = replace(config, mixed_precision="bf16", gradient_accumulation=5)
+    assert run(config) == [0]
+    assert_learned_and_logged(config)
+
+
+@pytest.mark.slow
+def test_the_same_on_two_launched_processes(tmp_path):
     """As a user would, from the command line."""
     config = replace(SHORT, output=tmp_path / "run", log_with=("tensorboard",))
     launcher = "-m accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1 "
@@ -135,13 +152,8 @@ def test_bfloat16_accumulation_and_a_tracker_on_two_launched_processes(tmp_path)
         check=False,  # gloo's teardown may abort after everything is written: see the result
     )
     assert (config.run_dir / "result.json").exists(), done.stderr
-    result = RunResult.read(config.run_dir)
-    assert result.provenance.processes == 2
-    assert result.provenance.mixed_precision == "bf16"
-    assert result.history[1].train.loss < result.history[0].train.loss
-    events = reader.EventAccumulator(str(config.run_dir / "etf_heads")).Reload()
-    logged = {event.step: event.value for event in events.Scalars("test/loss")}
-    assert logged == pytest.approx({row.epoch: row.test.loss for row in result.history})
+    assert RunResult.read(config.run_dir).provenance.processes == 2
+    assert_learned_and_logged(config)
 
 
 def test_two_processes_measure_what_one_measures(result, tmp_path):
