@@ -10,6 +10,9 @@ from recipes.pages.page import Figure, origin, write_page
 from recipes.pages.tables import Line
 from recipes.provenance import Provenance
 
+UNKNOWN = "–"
+"""A number that was not measured; it gets no card."""
+
 
 @dataclass(frozen=True)
 class Table:
@@ -49,7 +52,9 @@ def write_benchmarks_page(sections: Mapping[str, tuple[Section, Provenance]], pa
         "title": "What fixed heads save, and what they cost",
         "verdict": "Every section says what its numbers say, and where and when they were made.",
         "cards": [
-            {"value": section.card[0], "label": section.card[1]} for section, _ in sections.values()
+            {"value": section.card[0], "label": section.card[1]}
+            for section, _ in sections.values()
+            if section.card[0] != UNKNOWN
         ],
         "sections": [
             {"name": name, "section": section, "facts": origin(provenance)}

@@ -1,6 +1,10 @@
 """The code of the README and of docs/ runs."""
 
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -23,7 +27,13 @@ def test_python_blocks_run(block, tmp_path, monkeypatch):
         if re.search(rf"^(import|from) {name}\b", block, re.MULTILINE):
             pytest.importorskip(name)
     monkeypatch.chdir(tmp_path)  # where a block may write
-    exec(compile(block, "block", "exec"), {})  # noqa: S102
+    if "__main__" not in block:
+        exec(compile(block, "block", "exec"), {})  # noqa: S102
+        return
+    Path("program.py").write_text(block, "utf-8")  # its processes import the file that began them
+    subprocess.run(
+        [sys.executable, "program.py"], check=True, env=os.environ | {"PYTHONPATH": str(ROOT)}
+    )
 
 
 @pytest.mark.parametrize("side", ["-", "+"])

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from benchmarks.charts import Bars, bar_chart
-from benchmarks.page import Section, Table
+from benchmarks.charts import Panel, chart
+from benchmarks.page import UNKNOWN, Section, Table
 from recipes.pages.page import Figure
 from recipes.pages.tables import Line, bytes_in_words
 
@@ -23,13 +23,13 @@ METHODS = {
 
 
 def section(result: Mapping[str, Any]) -> Section:
-    """Samples a second as bars, with peak memory as a table."""
+    """Samples a second as dots, with peak memory as a table."""
     return Section(
         title="What does measuring collapse cost?",
         verdict=_verdict(result),
         card=(_range(result, "gather"), "times the speed of two passes in the same precision"),
         figures=(Figure(_chart(result["results"]), _caption(result)),),
-        tables=(Table(collapse_table(result["results"]), _table_caption()),),
+        tables=(Table(collapse_table(result["results"]), _table_caption(result["results"])),),
     )
 
 
@@ -60,17 +60,22 @@ def _reason(row: Mapping[str, Any]) -> str:
 def _range(result: Mapping[str, Any], other: str) -> str:
     ratios = [ratio.get(f"full over {other}") for ratio in result["throughput_ratios"].values()]
     known = [ratio for ratio in ratios if ratio and ratio > 0]  # not nan: it failed
-    return f"{min(known):.2g} to {max(known):.2g}" if known else "–"
+    return f"{min(known):.2g} to {max(known):.2g}" if known else UNKNOWN
 
 
 def _verdict(result: Mapping[str, Any]) -> str:
-    return (
-        "One pass with the full covariance has "
-        f"{_range(result, 'gather')} times the throughput of two passes in float32, "
-        f"{_range(result, 'matmul')} times that of two with a loop over classes, "
-        f"{_range(result, 'float64')} times that of two passes in float64, and "
-        f"{_range(result, 'outer')} times that of summed outer products."
-    )
+    others = {
+        "gather": "two passes in float32",
+        "matmul": "two passes in float32 with a loop over classes",
+        "float64": "two passes in float64",
+        "outer": "summed outer products",
+    }
+    known = [
+        f"{_range(result, way)} times that of {what}"
+        for way, what in others.items()
+        if _range(result, way) != UNKNOWN
+    ]
+    return f"Throughput of one pass with the full covariance: {'; '.join(known) or UNKNOWN}."
 
 
 def _chart(results: list[dict[str, Any]]) -> str:
@@ -78,11 +83,10 @@ def _chart(results: list[dict[str, Any]]) -> str:
     panels = []
     for classes, features in sizes:
         own = [r for r in results if (r["classes"], r["features"]) == (classes, features)]
-        bars = {"samples a second": [_speed(row) for row in own]}
-        panels.append(Bars(f"K = {classes:,}, d = {features:,}", [r["method"] for r in own], bars))
-    return bar_chart(
-        panels, text=lambda v: f"{v:,.0f}", logarithmic=True, bar=0.17, missing="failed"
-    )
+        speeds = {"samples a second": [_speed(row) for row in own]}
+        title = f"K = {classes:,}, d = {features:,}"
+        panels.append(Panel(title, [r["method"] for r in own], speeds))
+    return chart(panels, text=lambda v: f"{v:,.0f}", logarithmic=True, row=0.17, missing="failed")
 
 
 def _caption(result: Mapping[str, Any]) -> str:
@@ -93,5 +97,6 @@ def _caption(result: Mapping[str, Any]) -> str:
     )
 
 
-def _table_caption() -> str:
-    return "; ".join(f"{name}: {what}" for name, what in METHODS.items()) + "."
+def _table_caption(results: list[dict[str, Any]]) -> str:
+    measured = {row["method"] for row in results}
+    return "; ".join(f"{way}: {what}" for way, what in METHODS.items() if way in measured) + "."

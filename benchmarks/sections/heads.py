@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.charts import Bars, bar_chart
+from benchmarks.charts import Panel, chart
 from benchmarks.heads import LEARNED
 from benchmarks.page import Section, Table
 from recipes.pages.page import Figure
@@ -20,7 +20,7 @@ Times = Mapping[tuple[Size, str], Mapping[str, Any]]
 
 
 def section(result: Mapping[str, Any]) -> Section:
-    """Times as grouped bars; ratios, all times, and memory as tables."""
+    """Times as dots; ratios, all times, and memory as tables."""
     times, sizes = timed(result)
     ratios = [r for size in sizes if (r := _ratio(times, size, FASTEST, OURS)) is not None]
     span = f"{min(ratios):.1f} to {max(ratios):.0f}" if ratios else "–"
@@ -152,8 +152,8 @@ def _chart(times: Times, sizes: Sequence[Size]) -> str:
         method: [None if (t := _median(times, size, method)) is None else 1e3 * t for size in sizes]
         for method in (FASTEST, *SHOWN)
     }
-    bars = Bars("Milliseconds a step", [_words(size) for size in sizes], series)
-    return bar_chart([bars], text=lambda v: f"{v:.3g} ms", logarithmic=True, missing="failed")
+    panel = Panel("Milliseconds a step", [_words(size) for size in sizes], series)
+    return chart([panel], text=lambda v: f"{v:.3g} ms", logarithmic=True, missing="failed")
 
 
 def _size(entry: Mapping[str, Any]) -> Size:

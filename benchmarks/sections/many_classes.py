@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.charts import Bars, bar_chart
+from benchmarks.charts import Panel, chart
 from benchmarks.many_classes import COSINE, FIXED, INFERENCE, LEARNED, RIVALS
 from benchmarks.page import Section, Table
 from recipes.pages.page import Figure
@@ -17,7 +17,7 @@ _OF_LEARNING = (*LEARNED, *RIVALS)
 
 
 def section(result: Mapping[str, Any]) -> Section:
-    """Times as grouped bars; ratios, floors and memory as tables."""
+    """Times as dots; ratios, floors and memory as tables."""
     entries = {(_size(entry), entry["method"]): entry for entry in result["steps"]}
     sizes = list(dict.fromkeys(size for size, _ in entries))
     ratios = [r for size in sizes if (r := _ratio(entries, size, "streamed")) is not None]
@@ -143,8 +143,8 @@ def _chart(entries: Entries, sizes: Sequence[Size]) -> str:
         name: [None if value is None else 1e3 * value for value in values]
         for name, values in times.items()
     }
-    bars = Bars("Milliseconds a step", [_words(size) for size in sizes], series)
-    return bar_chart([bars], text=lambda v: f"{v:.3g} ms", logarithmic=True, missing="does not fit")
+    panel = Panel("Milliseconds a step", [_words(size) for size in sizes], series)
+    return chart([panel], text=lambda v: f"{v:.3g} ms", logarithmic=True, missing="does not fit")
 
 
 def _size(entry: Mapping[str, Any]) -> Size:

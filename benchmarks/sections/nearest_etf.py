@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from benchmarks.charts import Bars, bar_chart
+from benchmarks.charts import Panel, chart
 from benchmarks.page import Section, Table
 from recipes.pages.page import Figure
 from recipes.pages.tables import Line, bytes_in_words
@@ -14,7 +14,7 @@ OURS = "polar"
 
 
 def section(result: Mapping[str, Any]) -> Section:
-    """Times as grouped bars; memory, accuracy and training steps as tables."""
+    """Times as dots; memory, accuracy and training steps as tables."""
     solvers = result["solvers"]
     ratios = _ratios(solvers)
     known = [ratio for ratio in ratios if ratio is not None]
@@ -139,12 +139,12 @@ def _chart(solvers: list[dict[str, Any]]) -> str:
     sizes = _sizes(solvers)
     names = dict.fromkeys(row["name"] for row in solvers)
     series = {name: [_time(solvers, name, size) for size in sizes] for name in names}
-    bars = Bars("Milliseconds for one nearest ETF", [_size(*size) for size in sizes], series)
-    return bar_chart(
-        [bars],
+    panel = Panel("Milliseconds for one nearest ETF", [_size(*size) for size in sizes], series)
+    return chart(
+        [panel],
         text=lambda v: f"{_three_digits(v)} ms",
         logarithmic=True,
-        bar=0.15,
+        row=0.15,
         missing="did not finish",
     )
 

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from statistics import median
 from typing import Any
 
-from benchmarks.charts import Bars, bar_chart
+from benchmarks.charts import Panel, chart
 from benchmarks.page import Section, Table
 from recipes.pages.page import Figure
 from recipes.pages.tables import Line, bytes_in_words
 
-CHARTED = (1000, 21841)
+COMPARED = (1000, 21841)
 TABLED = 1000
 NO_ETF = "no simplex ETF: K > d + 1"
 
@@ -90,33 +90,34 @@ def _saved(row: Mapping[str, Any]) -> Line:
 
 
 def _verdict(rows: list[dict[str, Any]]) -> str:
-    at = {k: [r for r in rows if r["classes"] == k] for k in CHARTED}
-    few, many = (at[k] for k in CHARTED)
+    at = {k: [r for r in rows if r["classes"] == k] for k in COMPARED}
+    few, many = (at[k] for k in COMPARED)
     least, most = (pick(few, key=lambda r: r["share"]) for pick in (min, max))
     return (
-        f"With {CHARTED[0]:,} classes the classifier holds "
+        f"With {COMPARED[0]:,} classes the classifier holds "
         f"{median(r['share'] for r in few):.1%} of the parameters in the median of {len(few)} "
         f"architectures, from {least['share']:.1%} ({least['architecture']}) to "
         f"{most['share']:.1%} ({most['architecture']}), and a fixed simplex ETF saves all of it "
-        f"in {sum(r['saved'] is not None for r in few)} of them; with {CHARTED[1]:,} classes the "
+        f"in {sum(r['saved'] is not None for r in few)} of them; with {COMPARED[1]:,} classes the "
         f"median is {median(r['share'] for r in many):.1%}, and a simplex ETF exists (K ≤ d + 1) "
         f"for {sum(r['saved'] is not None for r in many) or 'none'} of them."
     )
 
 
 def _chart(rows: list[dict[str, Any]]) -> str:
-    found = _by_architecture(rows)
-    series = {f"{k:,} classes": [own[k]["share"] for own in found.values()] for k in CHARTED}
-    bars = Bars("The classifier's share of all parameters", list(found), series)
-    return bar_chart([bars], text=lambda share: f"{share:.1%}", bar=0.1)
+    found = {
+        name: own[TABLED] for name, own in _by_architecture(rows).items() if own[TABLED]["saved"]
+    }
+    shares = {f"{TABLED:,} classes": [row["share"] for row in found.values()]}
+    title = f"Share of parameters saved, {TABLED:,} classes"
+    return chart([Panel(title, list(found), shares)], text=lambda share: f"{share:.1%}", row=0.12)
 
 
 def _chart_caption(rows: list[dict[str, Any]]) -> str:
-    without = sum(r["saved"] is None for r in rows if r["classes"] == CHARTED[1])
+    without = sum(r["saved"] is None for r in rows if r["classes"] == TABLED)
     return (
-        f"With {CHARTED[1]:,} classes {without} of "
-        f"{len(_by_architecture(rows))} have too few features for a simplex ETF: there the bar "
-        "is what a learned classifier costs, and a simplex ETF saves none of it."
+        f"Left out: {without} of {len(_by_architecture(rows))} architectures have too few features "
+        f"for a simplex ETF of {TABLED:,} classes, which saves nothing there."
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.charts import Bars, bar_chart
+from benchmarks.charts import Panel, chart
 from benchmarks.page import Section, Table
 from benchmarks.training import HEADS
 from recipes.pages.page import Figure
@@ -27,7 +27,7 @@ Sizes = Sequence[Mapping[str, Any]]
 
 
 def section(result: Mapping[str, Any]) -> Section:
-    """Images a second as bars; times, shares and FLOPs as a table."""
+    """Images a second as dots; times, shares and FLOPs as a table."""
     sizes = sizes_of(result)
     rates = [_rate(size, _fastest(size)) or 0 for size in sizes if "ways" in size]
     return Section(
@@ -141,5 +141,5 @@ def _verdict(sizes: Sizes) -> str:
 
 def _chart(sizes: Sizes) -> str:
     series = {way: [_rate(size, way) for size in sizes] for way in WAYS}
-    bars = Bars("Images a second", [words(size) for size in sizes], series)
-    return bar_chart([bars], text=lambda v: f"{v:,.0f}", logarithmic=True, missing="not measured")
+    panel = Panel("Images a second", [words(size) for size in sizes], series)
+    return chart([panel], text=lambda v: f"{v:,.0f}", logarithmic=True, missing="not measured")

@@ -129,12 +129,14 @@ def gram_pictures(grams: Mapping[str, list[list[float]] | None], tasks: Sequence
 def cost_ratios(heads: Mapping[str, HeadSummary], baseline: str) -> str:
     """Each cost of each head as a multiple of the baseline's, a dot each, from 0."""
     costs: dict[str, Callable[[HeadSummary], float]] = {
-        "time: whole training": lambda head: head.train_seconds.mean,
-        "time: head and loss": lambda head: head.cost.median,
-        "optimiser state": lambda head: head.counts.optimizer_state_bytes,
-        "checkpoint": lambda head: head.counts.checkpoint_bytes,
+        "time:\nwhole training": lambda head: head.train_seconds.mean,
+        "time:\nhead and loss": lambda head: head.cost.median,
+        "bytes:\noptimiser state": lambda head: head.counts.optimizer_state_bytes,
+        "bytes:\ncheckpoint": lambda head: head.counts.checkpoint_bytes,
     }
-    figure, axes = new_figure(1, len(costs), width=8.2, height=0.36 * len(heads) + 0.9, sharey=True)
+    figure, axes = new_figure(
+        1, len(costs), width=8.2, height=0.36 * len(heads) + 1.05, sharey=True
+    )
     colours = head_colours(list(heads))
     names = [_short(name, 18) for name in heads]
     for ax, (title, cost) in zip(axes, costs.items(), strict=True):

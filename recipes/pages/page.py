@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -44,10 +45,10 @@ def write_page(template: Path, context: Mapping[str, Any], path: Path) -> None:
 
 def _with_contents(text: str) -> str:
     """A page whose headings are listed at its beginning."""
-    titles = re.findall("<h2>(.*?)</h2>", text)
-    for number in range(len(titles)):
-        text = text.replace("<h2>", f'<h2 id="part{number}">', 1)
-    items = "".join(f'<li><a href="#part{n}">{title}</a></li>' for n, title in enumerate(titles))
+    number = itertools.count()
+    text = re.sub("<h2>", lambda _: f'<h2 id="part{next(number)}">', text)
+    titles = re.findall('<h2 id="(.*?)">(.*?)</h2>', text)
+    items = "".join(f'<li><a href="#{place}">{title}</a></li>' for place, title in titles)
     return text.replace("></nav>", f"><ol>{items}</ol></nav>", 1)
 
 

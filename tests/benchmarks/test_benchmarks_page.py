@@ -50,7 +50,9 @@ def test_page_of_the_committed_results_is_one_file(results, tmp_path):
     page.feed(text)
     assert page.tags.count("svg") >= len(results)
     assert page.is_self_contained()
+    assert "<b>–</b>" not in text
     for benchmark, result in results.items():
+        assert f'<li><a href="#{benchmark.name}">' in text  # in the list of contents
         made = result["provenance"]
         assert f'id="{benchmark.name}"' in text
         assert made["commit"] in text
