@@ -20,7 +20,7 @@ def svg(width: int, height: int, title: str, parts: list[str]) -> str:
     """A whole file; the title is what a screen reader says."""
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" '
-        f'font-family="sans-serif" font-size="16" fill="{GREY}"><title>{title}</title>'
+        f'font-family="sans-serif" font-size="18" fill="{GREY}"><title>{title}</title>'
         f"{''.join(parts)}</svg>\n"
     )
 
@@ -100,7 +100,7 @@ def bent() -> str:
             u, v = math.cos(sign * half + math.pi / 4), math.sin(sign * half + math.pi / 4)
             parts += [arrow(x, 105, s * 80 * u, -s * 80 * v, colour) for s in (1, -1)]
         parts.append(text(x, 215, f"labels agree in {agreement:.0%}"))
-        parts.append(text(x, 233, f"cosine {cosine:.2f}"))
+        parts.append(text(x, 237, f"cosine {cosine:.2f}"))
     return svg(640, 245, "Class vectors of two tasks bend towards each other", parts)
 
 
