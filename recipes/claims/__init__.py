@@ -28,6 +28,7 @@ CLAIMS = (
     "temperature",
     "long-tail",
     "replay",
+    "many-classes",
 )
 """Names of all claims; their files are called the same."""
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from recipes.data.images import ImageData, has_own_samples
 from recipes.training.augmentation import Standardise
 from recipes.training.backbones import backbone
 from recipes.training.heads import HEADS, HeadRequest, is_observing
 from recipes.training.loss import make_loss
 from recipes.training.network import Network
-from recipes.training.settings import RunConfig, Settings
+from recipes.training.settings import OF_COSINES, RunConfig, Settings
 
 
 def build_network(config: RunConfig, data: ImageData) -> Network:
@@ -18,12 +20,18 @@ def build_network(config: RunConfig, data: ImageData) -> Network:
     shape = (channels, height, width)
     features = backbone(config.backbone)(shape, config.features, config.width)
     head = HEADS[config.head](head_request(config, data))
-    if config.loss != "cross-entropy" and is_observing(head):
+    if is_observing(head) and config.loss not in _losses_of_observing(head):
         raise ValueError(
             f"head={config.head!r} observes labels as it makes its logits, whose loss is the "
             f"cross-entropy: loss={config.loss!r} goes with another head"
         )
     return Network(standardise, features, head, make_loss(config, data), data.tasks)
+
+
+def _losses_of_observing(head: Any) -> tuple[str, ...]:
+    """The cross-entropy; and losses of cosines, where the labels may be observed before them."""
+    alone = hasattr(head, "observe") and not head.gradient
+    return ("cross-entropy", *OF_COSINES) if alone else ("cross-entropy",)
 
 
 def head_request(config: Settings, data: ImageData) -> HeadRequest:

@@ -64,6 +64,8 @@ class Settings(DataOptions):
         scale: length of the class vectors of fixed heads.
         learn_scale: whether fixed heads learn that one number, from there.
         bias: whether fixed heads learn a bias a class.
+        assign: epochs (also fractions, 0 for the start) at which heads of many classes, whose
+            vectors are fixed, give each class the one nearest to its mean feature.
         warm_up_logits: epochs over which the logits of training rise from nothing to full length,
             with every head.
         weighting: how the tasks' losses become one step. "equal" adds them up; uncertainty, dwa and
@@ -116,6 +118,7 @@ class Settings(DataOptions):
     scale: float = 1.0
     learn_scale: bool = False
     bias: bool = False
+    assign: tuple[float, ...] = ()
     warm_up_logits: int = 0
     weighting: WeightingName = "equal"
     loss: LossName = "cross-entropy"
@@ -153,6 +156,10 @@ class Settings(DataOptions):
             measure_every=1,
             checkpoint_every=0,
         )
+        if any(not 0 <= epoch < max(self.epochs, 1) for epoch in self.assign):
+            raise ValueError(
+                f"assign={self.assign}: epochs from 0 to below {self.epochs} are needed"
+            )
         for name in ("lr", "scale", "temperature"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)}: must be above 0")
@@ -386,7 +393,9 @@ PRESETS: dict[str, tuple[str, RunConfig]] = {
 }
 
 
-COMPARED: dict[str, tuple[str, ...]] = {"glyphs": ("learned", "learned-unit", "spherical")}
+COMPARED: dict[str, tuple[str, ...]] = {
+    "glyphs": ("learned", "learned-unit", "prototypes", "spherical", "spherical-chosen")
+}
 """Heads to compare by preset, where those of :class:`CompareConfig` have too few dimensions."""
 
 C = TypeVar("C", bound=Settings)

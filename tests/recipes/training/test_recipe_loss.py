@@ -180,8 +180,23 @@ def test_a_loss_without_a_number_refuses_one(loss):
         replace(TINY, loss=loss, loss_parameter=2.0, **SPHERE)
 
 
-@pytest.mark.parametrize("loss", ["focal", "ntce"])
-def test_heads_that_observe_labels_have_the_cross_entropy(loss):
-    config = replace(TINY, head="nearest", loss=loss, **SPHERE)
-    with pytest.raises(ValueError, match=r"head='nearest' observes labels .* another head"):
+@pytest.mark.parametrize(("head", "loss"), [("nearest", "focal"), ("nearest-gradient", "ntce")])
+def test_heads_that_observe_labels_have_no_other_losses_of_logits(head, loss):
+    config = replace(TINY, head=head, loss=loss, **SPHERE)
+    with pytest.raises(ValueError, match=r"head='nearest.*' observes labels .* another head"):
         build_network(config, load_data(config.data, config))
+
+
+@pytest.mark.parametrize("loss", COSINES)
+@pytest.mark.parametrize("head", ["class-mean", "prototypes", "nearest"])
+def test_heads_that_observe_take_the_loss_that_was_asked_for(head, loss):
+    config = replace(TINY, head=head, loss=loss, temperature=TEMPERATURE, **SPHERE)
+    data = load_data(config.data, config)
+    network = build_network(config, data)
+    images, labels = data.train.images[::50], data.train.labels[::50]
+    found = network(images, labels)
+    assert int(network.head.running.updates) == 1  # observed, and before the loss
+    expected = make_loss(config)(network.features(images), network.head, labels)
+    torch.testing.assert_close(found, expected)
+    network.eval()(images, labels)
+    assert int(network.head.running.updates) == 1
