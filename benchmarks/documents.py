@@ -14,12 +14,13 @@ from typing import Any, NamedTuple
 from benchmarks.decision import DECISION, ahead_table, decision, markdown
 from benchmarks.freshness import RESULTS
 from benchmarks.sections.heads import ratio_table, timed
+from benchmarks.sections.many_classes import memory_table, times_table
 from benchmarks.sections.savings import architecture_table
 from benchmarks.sections.training import sizes_of, step_table
 from recipes.claims import CLAIMS, find_claim
 from recipes.claims.claim import Judged
 from recipes.claims.replay import data_sets, rows_of
-from recipes.claims.report import criteria_table, overview
+from recipes.claims.report import criteria_table, numbers_table, overview
 from recipes.claims.report import verdict as claim_verdict
 from recipes.comparison.answer import verdict
 from recipes.comparison.report import reach_table, table
@@ -154,8 +155,21 @@ def _by_name(results: Iterable[Any]) -> dict[str, Judged]:
     return {result["claim"]: from_json(Judged, result) for result in results}
 
 
+def _many_classes(result: Any) -> str:
+    """A line a head, from the evidence of the claim."""
+    judged = from_json(Judged, result)
+    numbers = numbers_table(find_claim(judged.claim), judged)
+    return f"{markdown(list(zip(*numbers, strict=True)))}\n\n{claim_verdict(judged)}"
+
+
+def _step_costs(result: Any) -> str:
+    times, memory = markdown(times_table(result)), markdown(memory_table(result))
+    return f"Milliseconds a step:\n\n{times}\n\nPeak memory of a step:\n\n{memory}"
+
+
 AHEAD = "recipes/results/claims/ahead.json"
 COSTS = "docs/costs.md"
+MANY = "docs/guides/many_classes.md"
 
 PARTS = (
     Part(DECISION, "README.md", decision, fenced=False),
@@ -164,6 +178,8 @@ PARTS = (
     Part("benchmarks/results/savings.json", COSTS, _of_table(_savings)),
     Part("benchmarks/results/heads.json", COSTS, _of_table(lambda r: ratio_table(*timed(r)))),
     Part("benchmarks/results/training.json", COSTS, _of_table(_steps)),
+    Part("recipes/results/claims/many-classes.json", MANY, _many_classes, fenced=False),
+    Part("benchmarks/results/many_classes.json", MANY, _step_costs, fenced=False),
     Part("recipes/results/claims/*.json", "docs/claims.md", _judged, fenced=False),
     Part("recipes/results/claims/replay.json", "docs/studies/replay.md", _replay, fenced=False),
     Part(

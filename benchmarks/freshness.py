@@ -89,7 +89,7 @@ RESULTS = (
         (
             *("single-source", "multi-source", "weighting", "dissection", "imbalance"),
             *("correlation", "saliency", "parameter-efficient", "defaults", "ahead"),
-            *("losses", "temperature", "long-tail", "replay"),
+            *("losses", "temperature", "long-tail", "replay", "many-classes"),
         ),
     ),
 )

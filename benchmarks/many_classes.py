@@ -50,6 +50,8 @@ from benchmarks.harness import (
 )
 from etf_heads import SphericalCodeHead
 from etf_heads.losses import NTCE, CompoundCrossEntropy
+from recipes.provenance import provenance
+from recipes.storage import read_json
 
 LEARNED = ("linear", "linear-fused", "linear-chunked")
 RIVALS = {"liger": "liger_kernel", "cce": "cut_cross_entropy"}
@@ -185,6 +187,7 @@ def main(
     least: int = 5,
     device: str = DEVICE,
     output: Path = RESULTS / "many_classes.json",
+    add: bool = False,
 ) -> None:
     """Measure all ways, and write it.
 
@@ -194,8 +197,13 @@ def main(
         least: rounds of each size in any case.
         device: where to measure: cpu, cuda, ...
         output: JSON file to write.
+        add: to what is in that file, where the same commit measured it, so that sizes may be
+            measured one by one.
+
+    Raises:
+        ValueError: if what is there is of another commit or device.
     """
-    entries, floors = [], []
+    entries, floors = _measured(output, device) if add else ([], [])
     for size in sizes or SIZES:
         named = dict(zip(("batch", "dim", "classes"), size, strict=True))
         floors.append({**named, **floor_of(size)})
@@ -228,6 +236,18 @@ def main(
             entries.append(entry)
             print(_line(entry), flush=True)
     write_result(output, device, {"steps": entries, "floors": floors})
+
+
+def _measured(output: Path, device: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Steps and floors of an earlier run of the same code on the same device."""
+    found, now = read_json(output), provenance(device)
+    before = found["provenance"]
+    if (before["commit"], before["device"]) != (now.commit, now.device):
+        raise ValueError(
+            f"{output} is of {before['commit']} on {before['device']}, this is {now.commit} on "
+            f"{now.device}: measure all sizes anew"
+        )
+    return found["steps"], found["floors"]
 
 
 def _line(entry: dict[str, Any]) -> str:

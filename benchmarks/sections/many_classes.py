@@ -18,8 +18,7 @@ _OF_LEARNING = (*LEARNED, *RIVALS)
 
 def section(result: Mapping[str, Any]) -> Section:
     """Times as dots; ratios, floors and memory as tables."""
-    entries = {(_size(entry), entry["method"]): entry for entry in result["steps"]}
-    sizes = list(dict.fromkeys(size for size, _ in entries))
+    entries, sizes = _by_size(result)
     ratios = [r for size in sizes if (r := _ratio(entries, size, "streamed")) is not None]
     span = f"{min(ratios):.1f} to {max(ratios):.0f}" if ratios else "–"
     return Section(
@@ -34,6 +33,18 @@ def section(result: Mapping[str, Any]) -> Section:
             Table(_floor_table(result, entries), _FLOORS),
         ),
     )
+
+
+def times_table(result: Mapping[str, Any]) -> list[Line]:
+    """Milliseconds a step: a line a way, a column a size."""
+    entries, sizes = _by_size(result)
+    return _table(entries, sizes, _time)
+
+
+def memory_table(result: Mapping[str, Any]) -> list[Line]:
+    """Peak memory of a step, in the same order."""
+    entries, sizes = _by_size(result)
+    return _table(entries, sizes, _memory)
 
 
 _RATIOS = (
@@ -145,6 +156,11 @@ def _chart(entries: Entries, sizes: Sequence[Size]) -> str:
     }
     panel = Panel("Milliseconds a step", [_words(size) for size in sizes], series)
     return chart([panel], text=lambda v: f"{v:.3g} ms", logarithmic=True, missing="does not fit")
+
+
+def _by_size(result: Mapping[str, Any]) -> tuple[Entries, list[Size]]:
+    entries = {(_size(entry), entry["method"]): entry for entry in result["steps"]}
+    return entries, list(dict.fromkeys(size for size, _ in entries))
 
 
 def _size(entry: Mapping[str, Any]) -> Size:

@@ -78,3 +78,17 @@ def test_ratios_are_to_the_fastest_learned_head():
     made = section.section({"steps": steps, "floors": floors})
     (_, line), *_ = (table.lines for table in made.tables)
     assert line[1:] == ("linear-fused", "2.0", "4.0", "8.0", "4.0")
+
+
+def test_sizes_are_added_to_those_of_the_same_commit(tmp_path):
+    path = tmp_path / "result.json"
+    quick = {"seconds": 0.01, "least": 2, "device": "cpu", "output": path}
+    many_classes.main(sizes=(SIZE,), **quick)
+    many_classes.main(sizes=((4, 16, 50),), add=True, **quick)
+    result = json.loads(path.read_text())
+    assert [floor["classes"] for floor in result["floors"]] == [100, 50]
+    assert {entry["classes"] for entry in result["steps"]} == {100, 50}
+    result["provenance"]["commit"] = "another"
+    path.write_text(json.dumps(result))
+    with pytest.raises(ValueError, match=r"is of another on .*: measure all sizes anew"):
+        many_classes.main(sizes=(SIZE,), add=True, **quick)
