@@ -196,7 +196,7 @@ def test_heads_that_observe_take_the_loss_that_was_asked_for(head, loss):
     images, labels = data.train.images[::50], data.train.labels[::50]
     found = network(images, labels)
     assert int(network.head.running.updates) == 1  # observed, and before the loss
-    expected = make_loss(config)(network.features(images), network.head, labels)
+    expected = make_loss(config, data)(network.features(images), network.head, labels)
     torch.testing.assert_close(found, expected)
     network.eval()(images, labels)
     assert int(network.head.running.updates) == 1
