@@ -26,6 +26,8 @@ ROOT = Path(__file__).parent.parent
 HEADS = ("etf_heads/geometry", "etf_heads/codes", "etf_heads/orientation", "etf_heads/heads")
 TRAINING = (*HEADS, "etf_heads/losses", "etf_heads/collapse", "recipes/training", "recipes/data")
 
+REHEARSAL = "recipes/rehearsal"
+
 
 class Result(NamedTuple):
     """A committed result.
@@ -65,10 +67,10 @@ def _recipe(name: str, command: str, *measures: str) -> Result:
     return Result(f"recipes/results/{name}.json", f"python recipes/{command}", measures)
 
 
-def _claim(name: str) -> Result:
+def _claim(name: str, *measures: str) -> Result:
     module = name.replace("-", "_")
     command = f"paper.py {name} --root DIR"
-    return _recipe(f"claims/{name}", command, *TRAINING, f"recipes/claims/{module}.py")
+    return _recipe(f"claims/{name}", command, *TRAINING, f"recipes/claims/{module}.py", *measures)
 
 
 RESULTS = (
@@ -81,6 +83,8 @@ RESULTS = (
     # All options of the next two: recipes/README.md.
     _recipe("nearest-heads", "compare.py multi-digits --seeds 0 1 2 3 4 --heads ...", *TRAINING),
     _recipe("cifar100-20", "compare.py cifar100 --root DIR --classes 20 ...", *TRAINING),
+    # The table of docs/studies/replay.md has the options.
+    _recipe("replay-orientation", "replay.py --heads random-rows ...", *TRAINING, REHEARSAL),
     _recipe("convert", "convert.py multi-digits", *TRAINING, "recipes/conversion/swap.py"),
     _recipe("theory", "theory.py grid", "etf_heads/theory", "recipes/verification/problems.py"),
     _recipe("theory_images", "theory.py images", "etf_heads/theory", *TRAINING),
@@ -89,9 +93,10 @@ RESULTS = (
         (
             *("single-source", "multi-source", "weighting", "dissection", "imbalance"),
             *("correlation", "saliency", "parameter-efficient", "defaults", "ahead"),
-            *("losses", "temperature", "long-tail", "replay", "many-classes"),
+            *("losses", "temperature", "long-tail", "many-classes"),
         ),
     ),
+    _claim("replay", REHEARSAL),
 )
 
 
