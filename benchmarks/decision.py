@@ -23,7 +23,7 @@ DECISION = ", ".join(
         *(f"recipes/results/{name}.json" for name in ("multi-digits", "cifar100-20")),
         *(
             f"recipes/results/claims/{name}.json"
-            for name in ("parameter-efficient", "multi-source", "defaults")
+            for name in ("parameter-efficient", "multi-source", "defaults", "replay")
         ),
     )
 )
@@ -36,13 +36,18 @@ BATCH = ", behind batch norm"
 
 def decision(*results: Result) -> str:
     """A Markdown table: where, what a plain nn.Linear has, what a fixed head has."""
-    savings, heads, training, digits, cifar, efficient, sources, defaults = results
+    savings, heads, training, digits, cifar, efficient, sources, defaults, replay = results
     step, learned, fixed, _ = step_table(sizes_of(training))[1]
     lines: list[Line] = [
         ("", "where, and what", "plain `nn.Linear`", "fixed head"),
         (USE, *_share(savings, "mobilenet_v2", "MobileNetV2", 1000)),
         (USE, *_head_step(heads, (256, 2048, 1, 1000), "1,000 classes, d = 2,048")),
         (USE, *_head_step(heads, (256, 512, 40, 2), "40 tasks of 2 classes, d = 512")),
+        (
+            USE,
+            "digits in sessions, one image of each earlier class replayed, accuracy",
+            *_claimed(replay, "digits 0.5%: etf", BATCH, learned="digits 0.5%: learned"),
+        ),
         (MEASURE, f"ms of a whole training step: {step}", learned, fixed),
         (MEASURE, "two digits an image, accuracy", *_compared(digits, "compound")),
         (MEASURE, "Multi-MNIST, 6,000 images, accuracy", *_claimed(efficient, "compound")),
@@ -122,10 +127,10 @@ def _compared(summary: Result, head: str) -> Line:
     return (f"{heads['learned'].accuracy.mean:.1%}", f"{difference} points")
 
 
-def _claimed(judged: Result, variant: str, norm: str = "") -> Line:
+def _claimed(judged: Result, variant: str, norm: str = "", *, learned: str = "learned") -> Line:
     evidence = from_json(Judged, judged).evidence
-    difference = _difference(evidence, variant, "learned")
-    return (_accuracy(evidence["learned"]), f"{difference} points{norm}")
+    difference = _difference(evidence, variant, learned)
+    return (_accuracy(evidence[learned]), f"{difference} points{norm}")
 
 
 def _difference(evidence: Evidence, name: str, other: str) -> str:
