@@ -16,6 +16,7 @@ tenth and ninetieth percentile. Peak memory is measured in a process of its own 
 - dense:      a fixed head with a stored matrix (orientation "random:0") and F.cross_entropy.
 - tiled, hadamard, canonical:        fixed heads by orientation, and F.cross_entropy.
 - tiled-fused, hadamard-fused, canonical-fused:  the same with losses.CompoundCrossEntropy.
+- tiled-eager: tiled-fused without the compiled kernel of etf_heads, where it is there otherwise.
 - liger, cce: Liger's fused linear cross-entropy and cut-cross-entropy, each with AdamW, where
               they are installed and the device is a GPU.
 
@@ -47,7 +48,7 @@ from benchmarks.harness import (
     step_memory,
     write_result,
 )
-from etf_heads import CompoundETFHead
+from etf_heads import CompoundETFHead, kernels
 from etf_heads.losses import CompoundCrossEntropy
 
 ORIENTATIONS = {
@@ -56,6 +57,7 @@ ORIENTATIONS = {
     "canonical": "canonical",
     "dense": "random:0",
 }
+EAGER = "tiled-eager"
 FUSED = ("tiled-fused", "hadamard-fused", "canonical-fused")
 FLOORS = ("copy", "ready")
 LEARNED = ("linear", "linear-fused-adamw", "linear-joined", "linear-chunked")
@@ -129,10 +131,12 @@ def _loss(
     if name in RIVALS:
         linear = nn.Linear(dim, classes, bias=False, device=device)
         return partial(_rival(name), linear.weight, labels[:, 0]), list(linear.parameters())
-    orientation = ORIENTATIONS[name.removesuffix("-fused")]
-    head = CompoundETFHead(dim, [classes] * tasks, orientation=orientation, device=device)
-    if name.endswith("-fused"):
-        return partial(_fused, CompoundCrossEntropy(), head, labels), []
+    orientation = ORIENTATIONS[name.removesuffix("-fused").removesuffix("-eager")]
+    sizes = classes if tasks == 1 else [classes] * tasks
+    head = CompoundETFHead(dim, sizes, orientation=orientation, device=device)
+    if name == EAGER or name in FUSED:
+        own = _eager if name == EAGER else _fused
+        return partial(own, CompoundCrossEntropy(), head, labels), []
     return partial(_fixed, head, labels.unbind(1)), []
 
 
@@ -160,7 +164,8 @@ def _chunked(linears: list[nn.Linear], columns: Sequence[Tensor], features: Tens
 
 
 def _fixed(head: CompoundETFHead, columns: Sequence[Tensor], features: Tensor) -> Tensor:
-    return _sum(F.cross_entropy(z, y) for z, y in zip(head(features), columns, strict=True))
+    logits = head(features) if len(columns) > 1 else [head(features)]
+    return _sum(F.cross_entropy(z, y) for z, y in zip(logits, columns, strict=True))
 
 
 def _fused(
@@ -169,8 +174,18 @@ def _fused(
     return criterion(features, head, labels)
 
 
+def _eager(
+    criterion: CompoundCrossEntropy, head: CompoundETFHead, labels: Tensor, features: Tensor
+) -> Tensor:
+    kernels.enable(False)
+    loss = criterion(features, head, labels)
+    kernels.enable(True)
+    return loss
+
+
 def _sum(losses: Any) -> Tensor:
-    return torch.stack(list(losses)).sum()
+    first, *others = losses
+    return torch.stack([first, *others]).sum() if others else first
 
 
 def _rival(name: str) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
@@ -194,6 +209,8 @@ def methods_for(size: Sequence[int], device: str) -> list[str]:
     if not hasattr(nn, "LinearCrossEntropyOptions"):
         learned.remove("linear-chunked")
     methods = [*FLOORS, *learned, *ORIENTATIONS, *FUSED]
+    if kernels.is_enabled():
+        methods.append(EAGER)
     if torch.device(device).type == "cuda" and size[2] == 1:
         methods += [name for name, module in RIVALS.items() if find_spec(module)]
     if tuple(size) in COMPILED_SIZES:

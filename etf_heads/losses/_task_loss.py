@@ -67,8 +67,9 @@ class TaskLoss(nn.Module):
         if self.reduction == "none":
             losses = self.each(features, classifier, targets)
             return self._weighted(losses, tasks).reshape(stacked.shape)
-        if self.reduction == "mean" and self.task_weights is None:
-            return self.total(features, classifier, targets, complete=complete)
+        if self.task_weights is None and (self.reduction == "mean" or len(tasks) == 1):
+            total = self.total(features, classifier, targets, complete=complete)
+            return total if self.reduction == "mean" else total.unsqueeze(0)
         means = self._weighted(self.means(features, classifier, targets), tasks)
         return means.sum() if self.reduction == "mean" else means
 
