@@ -50,6 +50,10 @@ class Variant:
     tuned: bool = True
 
 
+BATCH_NORM: Settings = {"feature_norm": "batch"}
+"""Fixed heads, and learned-norm, behind batch normalisation: features collapse sooner there."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """The runs of a claim at one size.

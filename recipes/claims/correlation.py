@@ -122,12 +122,12 @@ CLAIM = Claim(
     plans={
         "reduced": Plan(
             "multi-digits",
-            {},
+            BATCH_NORM,
             _variants(0.5, 0.8, 0.95, of=lambda share: {"data": binary_digits_name(share)}),
         ),
         "full": Plan(
             "multi-mnist-10-10",
-            {"classes": (2, 2)},
+            BATCH_NORM | {"classes": (2, 2)},
             _variants(0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, of=lambda share: {"agreement": share}),
         ),
     },

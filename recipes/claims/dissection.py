@@ -242,8 +242,8 @@ CLAIM = Claim(
         "Tested on all training images, dissected by making everything but one picture black."
     ),
     plans={
-        "reduced": Plan("multi-digits", {}, VARIANTS, seeds=(0, 1)),
-        "full": Plan("multi-cifar10-10-10", {}, VARIANTS),
+        "reduced": Plan("multi-digits", BATCH_NORM, VARIANTS, seeds=(0, 1)),
+        "full": Plan("multi-cifar10-10-10", BATCH_NORM, VARIANTS),
     },
     judge=judge,
     measures=("s_nc1_ratio", "s_nc3", "s_nc4"),

@@ -12,6 +12,7 @@ from torch import Tensor
 from etf_heads import CorrelatedETFHead
 from etf_heads.geometry import simplex_gram
 from recipes.claims.claim import (
+    BATCH_NORM,
     Claim,
     Criterion,
     Evidence,
@@ -35,7 +36,7 @@ VARIANTS = {
     CLASSES: Variant({"imbalance": 10.0}),
     PAIRS: Variant({"pair_imbalance": 10.0}),
 }
-BASE = {"head": "learned-norm"}
+BASE = BATCH_NORM | {"head": "learned-norm"}
 
 STILL_SIMPLE = ("s_nc1_ratio", "s_nc2_angles", "s_nc2_norms", "s_nc3", "s_nc5")
 """Measures that do not depend on the number of classes; the weights in the sum of S_NC4 do."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from recipes.claims.claim import (
+    BATCH_NORM,
     Claim,
     Criterion,
     Evidence,
@@ -31,9 +32,9 @@ training images are right after about 14 epochs; the others are the terminal pha
 
 VARIANTS = {
     "learned": Variant({"head": "learned"}),
-    "learned-norm": Variant({"head": "learned-norm"}),
+    "learned-norm": Variant({"head": "learned-norm"} | BATCH_NORM),
     "compound": Variant({"head": "compound"}),
-    "compound, no norm": Variant({"head": "compound", "feature_norm": None}),
+    "compound, batch norm": Variant({"head": "compound"} | BATCH_NORM),
 }
 
 
@@ -100,7 +101,7 @@ def judge(evidence: Evidence) -> list[Criterion]:
                 -1.0,
                 "an accuracy of 80% on 2,500 images is known to 1.6 points (95%); less than that",
             )
-            for pair in (("compound", "learned-norm"), ("compound, no norm", "learned"))
+            for pair in (("compound", "learned"), ("compound, batch norm", "learned-norm"))
         ),
     ]
 

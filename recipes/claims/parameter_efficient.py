@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from recipes.claims.claim import (
+    BATCH_NORM,
     Claim,
     Criterion,
     Evidence,
@@ -37,10 +38,10 @@ def fixed_midway(config: RunConfig) -> RunResult:
 
 VARIANTS = {
     "learned": Variant({"head": "learned"}),
-    "learned-norm": Variant({"head": "learned-norm"}),
+    "learned-norm": Variant({"head": "learned-norm"} | BATCH_NORM),
     "compound": Variant({"head": "compound"}),
     "compound-hadamard": Variant({"head": "compound-hadamard"}),
-    "fixed midway": Variant({"head": "learned-norm"}, run=fixed_midway),
+    "fixed midway": Variant({"head": "learned-norm"} | BATCH_NORM, run=fixed_midway),
 }
 FIXED = ("compound", "compound-hadamard", "fixed midway")
 

@@ -264,8 +264,8 @@ CLAIM = Claim(
         "set share of the training images."
     ),
     plans={
-        "reduced": Plan("multi-mnist-10-10", REDUCED, _variants(), seeds=(0, 1)),
-        "full": Plan("multi-mnist-10-10", {}, _variants()),
+        "reduced": Plan("multi-mnist-10-10", BATCH_NORM | REDUCED, _variants(), seeds=(0, 1)),
+        "full": Plan("multi-mnist-10-10", BATCH_NORM, _variants()),
     },
     judge=judge,
     measures=("s_nc1_ratio", "s_nc3", "s_nc5"),

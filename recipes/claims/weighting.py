@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from recipes.claims.claim import (
+    BATCH_NORM,
     Claim,
     Criterion,
     Evidence,
@@ -134,8 +135,8 @@ CLAIM = Claim(
         "head are all there are."
     ),
     plans={
-        "reduced": Plan("multi-digits", {}, VARIANTS),
-        "full": Plan("multi-mnist-10-10", {}, VARIANTS),
+        "reduced": Plan("multi-digits", BATCH_NORM, VARIANTS),
+        "full": Plan("multi-mnist-10-10", BATCH_NORM, VARIANTS),
     },
     judge=judge,
     measures=("s_nc1_ratio", "s_nc2_norms", "s_nc2_angles", "s_nc3", "s_nc4", "s_nc5"),

@@ -15,14 +15,14 @@ class ConvertConfig(CompareConfig):
     """Train learned heads, swap them for fixed ones, and measure before, after, and fine-tuned.
 
     Attributes:
-        heads: the learned heads to train.
+        heads: the learned heads to train; learned-norm takes a feature_norm.
         rates: learning rates of the epoch of fine-tuning, each from the same start; they rise and
             fall as in training.
         output: directory of the runs, convert.json and convert.html; by default runs/PRESET.
             With --resume, learned runs that compare.py finished there are taken as they are.
     """
 
-    heads: tuple[LearnedName, ...] = ("learned", "learned-norm")
+    heads: tuple[LearnedName, ...] = ("learned",)
     rates: tuple[float, ...] = (1e-3, 1e-2)
 
     def __post_init__(self) -> None:

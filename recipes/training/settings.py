@@ -47,7 +47,8 @@ class Settings(DataOptions):
             equal variance in every coordinate; so have collapsed ones in front of a tiled head
             if this is a multiple of the number of class vectors.
         feature_norm: parameter-free normalisation of the features before the head, for every
-            head but "learned".
+            head but "learned". Without, features have a length to grow by, and head_decay a lever;
+            behind "batch" they collapse sooner, and small data is learned by heart at a loss.
         scale: length of the class vectors of fixed heads.
         learn_scale: whether fixed heads learn that one number, from there.
         bias: whether fixed heads learn a bias a class.
@@ -94,7 +95,7 @@ class Settings(DataOptions):
     backbone: str = "cnn"
     width: int = 16
     features: int = 60
-    feature_norm: Literal["batch", "layer", "unit"] | None = "batch"
+    feature_norm: Literal["batch", "layer", "unit"] | None = None
     scale: float = 1.0
     learn_scale: bool = False
     bias: bool = False
@@ -148,8 +149,8 @@ class RunConfig(Settings):
     """Train one network with one classifier head, measure it every epoch, write down the result.
 
     Attributes:
-        head: the classifier head. The learned heads are nn.Linear, with or without the
-            normalisation of the features that the fixed heads get.
+        head: the classifier head. The learned heads are nn.Linear, on the features as they come
+            (learned) or behind the feature_norm that the fixed heads get (learned-norm).
         seed: of the weights, the order of the images and their augmentation. The data set is the
             same for all seeds, so that runs of one seed can be paired.
         output: directory of the run; by default runs/PRESET/HEAD-seedSEED.
@@ -165,6 +166,11 @@ class RunConfig(Settings):
         super().__post_init__()
         _among(self, head=HEADS)
         _at_least(self, seed=0)
+        if self.head == "learned-norm" and self.feature_norm is None:
+            raise ValueError(
+                "head='learned-norm' is the learned head behind feature_norm, and there is none: "
+                "choose feature_norm from batch, layer, unit, or head='learned'"
+            )
 
     @property
     def run_dir(self) -> Path:
@@ -211,7 +217,7 @@ class CompareConfig(Settings):
             printed, and nn.Linear with the settings as they are stands beside the tuned heads.
     """
 
-    heads: tuple[HeadName, ...] = ("learned", "learned-norm", "compound", "compound-hadamard")
+    heads: tuple[HeadName, ...] = ("learned", "compound", "compound-hadamard")
     seeds: tuple[int, ...] = (0, 1, 2)
     output: Path | None = None
     jobs: int = 1

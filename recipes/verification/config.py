@@ -98,6 +98,7 @@ class Images:
         return replace(
             PRESETS["multi-digits"][1],
             preset="theory",
+            feature_norm="batch",
             epochs=self.epochs,
             weight_decay=self.weight_decay,
             resume=self.resume,
