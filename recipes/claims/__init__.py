@@ -24,6 +24,7 @@ CLAIMS = (
     "parameter-efficient",
     "defaults",
     "ahead",
+    "many-classes",
 )
 """Names of all claims; their files are called the same."""
 

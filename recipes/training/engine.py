@@ -18,6 +18,7 @@ from recipes.data import load_data
 from recipes.data.images import ImageData, train_loader
 from recipes.provenance import provenance
 from recipes.storage import finite
+from recipes.training.assignment import Assignment
 from recipes.training.augmentation import Augmentation
 from recipes.training.building import build_network
 from recipes.training.checkpoint import (
@@ -154,6 +155,7 @@ class Run:
         )
         self.parts = accelerator.gradient_accumulation_steps
         self.steps_per_epoch = math.ceil(len(loader) / self.parts)
+        self.assignment = Assignment(config, self.steps_per_epoch)
         self.weighting = WEIGHTINGS[config.weighting](accelerator, self.network, self.data.tasks)
         optimizer = make_optimizer(self.network, self.weighting.parameters(), config)
         self.share = warm_up_then_cosine(config.epochs * self.steps_per_epoch)
@@ -210,6 +212,7 @@ class Run:
         The model makes the losses of the tasks (``network.py``), and the weighting their gradient:
         of their sum, unless settings say otherwise.
         """
+        self.assignment.before_step(self.steps, self.network, self.data.train)
         self.network.logit_share = self._logit_share()
         with self.accelerator.accumulate(self.model), self._divergence_named(images):
             self.weighting.backward(self.model, images, labels)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from etf_heads.codes import Code
     from etf_heads.heads import FeatureNorm, Head
 
 
@@ -141,16 +142,37 @@ def _nearest(*, gradient: bool) -> HeadBuilder:
     return build
 
 
-def _class_mean(of: HeadRequest) -> nn.Module:
-    from etf_heads import ClassMeanHead
+def _class_mean(*, centred: bool) -> HeadBuilder:
+    def build(of: HeadRequest) -> nn.Module:
+        from etf_heads import ClassMeanHead
 
-    return ClassMeanHead(of.features, of.tasks, **of.options)
+        return ClassMeanHead(of.features, of.tasks, centred=centred, **of.options)
+
+    return build
 
 
-def _spherical(of: HeadRequest) -> nn.Module:
-    from etf_heads import SphericalCodeHead
+def _spherical(*, chosen: bool) -> HeadBuilder:
+    def build(of: HeadRequest) -> nn.Module:
+        from etf_heads import SphericalCodeHead
 
-    return SphericalCodeHead(of.features, of.tasks, **of.options)
+        head = SphericalCodeHead(of.features, of.tasks, **of.options)
+        code = _all_vectors(head.code) if chosen else None
+        return (
+            head
+            if code is None
+            else SphericalCodeHead(of.features, of.tasks, code=code, **of.options)
+        )
+
+    return build
+
+
+def _all_vectors(code: Code) -> Code | None:
+    """The whole family of which a code of one task has the first vectors; None of others."""
+    from etf_heads.codes import AssignedCode, BasesCode
+
+    if not isinstance(code, BasesCode) or len(code.tasks) > 1:
+        return None
+    return AssignedCode(type(code)(2 * code.room(code.columns), code.columns), code.tasks)
 
 
 HEADS: dict[str, HeadBuilder] = {
@@ -162,13 +184,19 @@ HEADS: dict[str, HeadBuilder] = {
     "compound-tiled": _compound("tiled"),
     "compound-hadamard": _compound("hadamard"),
     "compound-random": _compound("random"),
-    "spherical": _task_by_task(_spherical),
+    "spherical": _task_by_task(_spherical(chosen=False)),
+    "spherical-chosen": _task_by_task(_spherical(chosen=True)),
     "correlated": _task_by_task(_correlated),
     "nearest": _task_by_task(_nearest(gradient=False)),
     "nearest-gradient": _task_by_task(_nearest(gradient=True)),
-    "class-mean": _task_by_task(_class_mean),
+    "class-mean": _task_by_task(_class_mean(centred=True)),
+    "prototypes": _task_by_task(_class_mean(centred=False)),
 }
 """Heads by name; "compound" has the library's default orientation."""
+
+SPHERICAL = ("spherical", "spherical-chosen")
+"""Those whose class vectors can be given to other classes; the second takes them from a code of as
+many as there are in these dimensions."""
 
 
 def is_observing(head: nn.Module) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from etf_heads.losses import CompoundCrossEntropy
 from recipes.data.images import ImageSet
 from recipes.training.heads import is_observing
 from recipes.training.loss import TaskLosses, mean_cross_entropies
@@ -42,6 +43,7 @@ class Network(nn.Module):
         super().__init__()
         self.tasks = tuple(tasks)
         self.standardise, self.backbone, self.head, self.loss = standardise, backbone, head, loss
+        self.of_logits = isinstance(loss, CompoundCrossEntropy)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor, labels: Tensor | None = None, *, observe: bool = True) -> Any:
@@ -63,12 +65,15 @@ class Network(nn.Module):
         """Features (B, d) and labels (B, T) to the mean loss of each task, (T,).
 
         A loss that knows the head needs no logits. They are made where they are to be multiplied,
-        and by heads that observe the labels of a batch before they classify it.
+        and for the cross-entropy of heads that observe the labels of a batch before they classify
+        it.
         """
         observing = is_observing(self.head)
-        if self.logit_share == 1 and not observing:
-            return self.loss(features, self.head, labels)
         columns = dict(zip(self.tasks, labels.unbind(1), strict=True))
+        if self.logit_share == 1 and not (observing and self.of_logits):
+            if observing and observe and self.training:
+                self.head.observe(features, columns)
+            return self.loss(features, self.head, labels)
         logits = self.head(features, columns) if observing and observe else self.head(features)
         shared = {task: self.logit_share * z for task, z in logits.items()}
         return mean_cross_entropies(shared, labels)

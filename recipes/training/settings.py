@@ -52,6 +52,8 @@ class Settings(DataOptions):
         scale: length of the class vectors of fixed heads.
         learn_scale: whether fixed heads learn that one number, from there.
         bias: whether fixed heads learn a bias a class.
+        assign: epochs (also fractions, 0 for the start) at which heads of many classes, whose
+            vectors are fixed, give each class the one nearest to its mean feature.
         warm_up_logits: epochs over which the logits of training rise from nothing to full length,
             with every head.
         weighting: how the tasks' losses become one step. "equal" adds them up; uncertainty, dwa and
@@ -99,6 +101,7 @@ class Settings(DataOptions):
     scale: float = 1.0
     learn_scale: bool = False
     bias: bool = False
+    assign: tuple[float, ...] = ()
     warm_up_logits: int = 0
     weighting: WeightingName = "equal"
     loss: LossName = "cross-entropy"
@@ -135,6 +138,10 @@ class Settings(DataOptions):
             measure_every=1,
             checkpoint_every=0,
         )
+        if any(not 0 <= epoch < max(self.epochs, 1) for epoch in self.assign):
+            raise ValueError(
+                f"assign={self.assign}: epochs from 0 to below {self.epochs} are needed"
+            )
         for name in ("lr", "scale", "temperature"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)}: must be above 0")
@@ -165,6 +172,10 @@ class RunConfig(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         _among(self, head=HEADS)
+        if self.head == "nearest-gradient" and self.loss != "cross-entropy":
+            raise ValueError(
+                f"loss={self.loss!r} has no gradient through class means: take head=nearest"
+            )
         _at_least(self, seed=0)
         if self.head == "learned-norm" and self.feature_norm is None:
             raise ValueError(
@@ -363,7 +374,9 @@ PRESETS: dict[str, tuple[str, RunConfig]] = {
 }
 
 
-COMPARED: dict[str, tuple[str, ...]] = {"glyphs": ("learned", "learned-unit", "spherical")}
+COMPARED: dict[str, tuple[str, ...]] = {
+    "glyphs": ("learned", "learned-unit", "prototypes", "spherical", "spherical-chosen")
+}
 """Heads to compare by preset, where those of :class:`CompareConfig` have too few dimensions."""
 
 C = TypeVar("C", bound=Settings)
