@@ -10,6 +10,8 @@ import tyro
 from benchmarks.harness import result_file
 from benchmarks.page import write_benchmarks_page
 from benchmarks.registry import BENCHMARKS
+from recipes.provenance import Provenance
+from recipes.records import from_json
 from recipes.storage import read_json
 
 PAGE = Path(__file__).parent.parent / "runs" / "benchmarks.html"
@@ -39,7 +41,10 @@ def main(*, only: tuple[Name, ...] = (), render_only: bool = False, page: Path =
             benchmark.run()
     found = [b for b in BENCHMARKS if result_file(b.name).exists()]
     results = {benchmark: read_json(result_file(benchmark.name)) for benchmark in found}
-    sections = {b.name: (b.section(result), result["provenance"]) for b, result in results.items()}
+    sections = {
+        b.name: (b.section(result), from_json(Provenance, result["provenance"]))
+        for b, result in results.items()
+    }
     page.parent.mkdir(parents=True, exist_ok=True)
     write_benchmarks_page(sections, page)
     print(f"page: {page}")

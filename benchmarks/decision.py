@@ -9,9 +9,11 @@ from typing import Any
 from benchmarks.sections.heads import OURS, timed
 from benchmarks.sections.training import sizes_of, step_table
 from recipes.claims import ahead
-from recipes.claims.claim import Evidence, last_accuracy, points_ahead
-from recipes.comparison.summary import interval
+from recipes.claims.claim import Evidence, Judged, Record, last_accuracy, points_ahead
+from recipes.comparison.summary import Comparison
+from recipes.intervals import interval
 from recipes.pages.tables import Line, points
+from recipes.records import from_json
 
 Result = Mapping[str, Any]
 
@@ -61,9 +63,9 @@ def decision(*results: Result) -> str:
     return markdown(lines)
 
 
-def ahead_table(result: Result) -> str:
+def ahead_table(result: Judged) -> str:
     """A line a regime: the plain head, the best of each kind, and their paired difference."""
-    evidence: Evidence = result["evidence"]
+    evidence = result.evidence
     regimes = dict.fromkeys(name.partition(":")[0] for name in evidence)
     lines: list[Line] = [
         (
@@ -71,7 +73,7 @@ def ahead_table(result: Result) -> str:
             *("verdict", "fixed - best learned in hindsight"),
         )
     ]
-    for regime, criterion in zip(regimes, result["criteria"], strict=False):
+    for regime, criterion in zip(regimes, result.criteria, strict=False):
         learned, fixed = (ahead.chosen(evidence, regime, kind) for kind in ahead.KINDS)
         cells = (
             _accuracy(evidence[f"{regime}: {ahead.PLAIN}"]),
@@ -80,7 +82,7 @@ def ahead_table(result: Result) -> str:
                 for name in (learned, fixed)
             ),
         )
-        found = (_difference(evidence, fixed, learned), criterion["verdict"])
+        found = (_difference(evidence, fixed, learned), criterion.verdict)
         lines.append(
             (regime, *cells, *found, _difference(evidence, fixed, _best(evidence, regime)))
         )
@@ -123,12 +125,13 @@ def _head_step(heads: Result, size: tuple[int, int, int, int], text: str) -> Lin
 
 
 def _compared(summary: Result, head: str, norm: str = "") -> Line:
-    difference = points(summary["heads"][head]["difference"])
-    return (f"{summary['heads']['learned']['accuracy']['mean']:.1%}", f"{difference} points{norm}")
+    heads = from_json(Comparison, summary).heads
+    difference = points(heads[head].difference)
+    return (f"{heads['learned'].accuracy.mean:.1%}", f"{difference} points{norm}")
 
 
 def _claimed(judged: Result, variant: str, norm: str = "") -> Line:
-    evidence: Evidence = judged["evidence"]
+    evidence = from_json(Judged, judged).evidence
     difference = _difference(evidence, variant, "learned")
     return (_accuracy(evidence["learned"]), f"{difference} points{norm}")
 
@@ -137,5 +140,5 @@ def _difference(evidence: Evidence, name: str, other: str) -> str:
     return points(interval([p / 100 for p in points_ahead(evidence[name], evidence[other])]))
 
 
-def _accuracy(records: Sequence[Any]) -> str:
-    return f"{interval(last_accuracy(records))['mean']:.1%}"
+def _accuracy(records: Sequence[Record]) -> str:
+    return f"{interval(last_accuracy(records)).mean:.1%}"

@@ -16,6 +16,7 @@ import torch
 import tyro
 
 from recipes.provenance import provenance
+from recipes.records import to_json
 from recipes.storage import write_json
 
 RESULTS = Path(__file__).parent / "results"
@@ -51,7 +52,7 @@ def result_file(name: str) -> Path:
 def write_result(path: Path, device: str, values: Mapping[str, Any]) -> None:
     """Write values with their provenance."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, {"provenance": provenance(device), **values})
+    write_json(path, {"provenance": to_json(provenance(device)), **values})
     print(f"written to {path}")
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from recipes.pages.page import Figure, origin, write_page
 from recipes.pages.tables import Line
+from recipes.provenance import Provenance
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,7 @@ class Section:
     tables: Sequence[Table] = field(default_factory=tuple)
 
 
-def write_benchmarks_page(
-    sections: Mapping[str, tuple[Section, Mapping[str, Any]]], path: Path
-) -> None:
+def write_benchmarks_page(sections: Mapping[str, tuple[Section, Provenance]], path: Path) -> None:
     """Render the page; everything in it is inside the one file.
 
     Args:

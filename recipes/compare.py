@@ -79,6 +79,7 @@ def _report(
     from recipes.comparison.summary import PLAIN, compare
     from recipes.data import load_data
     from recipes.pages.tables import terminal_table
+    from recipes.records import to_json
     from recipes.storage import write_json
     from recipes.training.building import head_request
     from recipes.training.heads import HEADS
@@ -93,7 +94,7 @@ def _report(
             head, make_loss(config), config.batch_size, config.features, state.device
         )
     summary = compare(runs, config.heads[0], costs, plain=plain, tuned=tuned)
-    write_json(config.report_dir / "comparison.json", summary)
+    write_json(config.report_dir / "comparison.json", to_json(summary))
     page = config.report_dir / "report.html"
     write_report(summary, page)
     tables = "\n\n".join(map(terminal_table, (reach_table(summary), table(summary))))

@@ -43,20 +43,14 @@ def main() -> None:
 
 
 def _report(config: ConvertConfig, found: list[Converted], first: RunResult) -> None:
-    from recipes.comparison.summary import shared_settings
     from recipes.conversion.report import convert_table, convert_verdict, write_convert_report
     from recipes.conversion.summary import summarise
     from recipes.pages.tables import terminal_table
-    from recipes.provenance import commit
+    from recipes.records import to_json
     from recipes.storage import write_json
 
-    summary = summarise(found) | {
-        "seeds": list(config.seeds),
-        "settings": shared_settings(first),
-        "provenance": first.provenance,
-        "converted": commit(),
-    }
-    write_json(config.report_dir / "convert.json", summary)
+    summary = summarise(found, first)
+    write_json(config.report_dir / "convert.json", to_json(summary))
     page = config.report_dir / "convert.html"
     write_convert_report(summary, page)
     table = terminal_table(convert_table(summary))

@@ -8,7 +8,7 @@ numbers; everything is in ``CLAIM.json``, and on a page of its own, ``CLAIM.html
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -71,16 +71,17 @@ def main() -> None:
 
 
 def _claim(claim: Claim, options: Options, state: PartialState) -> None:
+    from recipes.claims.claim import Judged
     from recipes.claims.evidence import Request, gather
-    from recipes.claims.evidence import judged as rejudged
     from recipes.claims.report import criteria_table, numbers_table, verdict, write_claim
     from recipes.pages.tables import terminal_table
-    from recipes.storage import read_json, write_json
+    from recipes.records import read_record, to_json
+    from recipes.storage import write_json
 
     place = options.output / f"{claim.name}.json"
     if options.render_only:
-        found = read_json(place)
-        judged = found | rejudged(claim, found["size"], found["evidence"])
+        found = read_record(Judged, place)
+        judged = replace(found, criteria=claim.judge(found.evidence))
     else:
         judged = gather(
             claim,
@@ -95,7 +96,7 @@ def _claim(claim: Claim, options: Options, state: PartialState) -> None:
             ),
         )
     if state.is_main_process:
-        write_json(place, judged, indent=None)
+        write_json(place, to_json(judged), indent=None)
         page = place.with_suffix(".html")
         write_claim(claim, judged, page)
         print(

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import distributions
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -27,21 +27,51 @@ PACKAGES = (
 )
 
 
-def provenance(device: torch.device | str) -> dict[str, Any]:
-    """JSON values that say what produced a result and when.
+@dataclass(frozen=True)
+class Provenance:
+    """What produced a result, and when.
 
-    Args:
-        device: where the work was done.
+    Attributes:
+        date: in UTC, ISO 8601.
+        commit: see :func:`commit`.
+        python: version.
+        platform: operating system.
+        packages: see :func:`versions`.
+        device: name of the hardware.
+        cpu_threads: of torch.
+        processes: of a launch.
+        mixed_precision: arithmetic of the forward pass.
     """
-    return {
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "commit": commit(),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "packages": versions(),
-        "device": device_name(torch.device(device)),
-        "cpu_threads": torch.get_num_threads(),
-    }
+
+    date: str
+    commit: str | None
+    python: str
+    platform: str
+    packages: dict[str, str]
+    device: str
+    cpu_threads: int
+    processes: int | None = None
+    mixed_precision: str | None = None
+
+
+def provenance(
+    device: torch.device | str,
+    *,
+    processes: int | None = None,
+    mixed_precision: str | None = None,
+) -> Provenance:
+    """The provenance of what is made now, on this device."""
+    return Provenance(
+        date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        commit=commit(),
+        python=platform.python_version(),
+        platform=platform.platform(),
+        packages=versions(),
+        device=device_name(torch.device(device)),
+        cpu_threads=torch.get_num_threads(),
+        processes=processes,
+        mixed_precision=mixed_precision,
+    )
 
 
 def commit() -> str | None:

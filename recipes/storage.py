@@ -56,9 +56,11 @@ def write_json(path: Path, values: Any, indent: int | None = 1) -> None:
 
 
 def json_values(values: Any) -> Any:
-    """The same nested dicts with None for numbers that are NaN or infinite."""
+    """The same nested values with None for numbers that are NaN or infinite."""
     if isinstance(values, dict):
         return {name: json_values(value) for name, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [json_values(value) for value in values]
     return None if isinstance(values, float) and not math.isfinite(values) else values
 
 

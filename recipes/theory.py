@@ -12,7 +12,6 @@ explains every setting.
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
 
 import tyro
 
@@ -42,9 +41,10 @@ def run_grid(config: Grid) -> bool:
 
     from recipes.pages.tables import terminal_table
     from recipes.provenance import provenance
+    from recipes.records import to_json
     from recipes.storage import write_json
     from recipes.training.processes import process_state
-    from recipes.verification.descent import Line, check
+    from recipes.verification.descent import Summary, check
     from recipes.verification.grid_report import grid_table, grid_verdict, write_grid_report
     from recipes.verification.problems import grid
 
@@ -54,21 +54,19 @@ def run_grid(config: Grid) -> bool:
     mine = list(enumerate(problems))[state.process_index :: state.num_processes]
     bar = tqdm(mine, desc="problems", mininterval=0.5)
     found = [(number, check(problem, config.starts)) for number, problem in bar]
-    lines: list[Line] = [line for _, line in sorted(gather_object(found), key=lambda pair: pair[0])]
+    summary = Summary(
+        tolerance=config.tolerance,
+        starts=config.starts,
+        lines=[line for _, line in sorted(gather_object(found), key=lambda pair: pair[0])],
+        provenance=provenance("cpu", processes=state.num_processes),
+    )
     if state.is_main_process:
-        summary = {
-            "tolerance": config.tolerance,
-            "starts": config.starts,
-            "agrees": all(line.agrees(config.tolerance) for line in lines),
-            "lines": [asdict(line) | {"agrees": line.agrees(config.tolerance)} for line in lines],
-            "provenance": provenance("cpu") | {"processes": state.num_processes},
-        }
-        write_json(config.output / "theory.json", summary)
+        write_json(config.output / "theory.json", to_json(summary))
         page = config.output / "theory.html"
         write_grid_report(summary, page)
         print(f"\n{terminal_table(grid_table(summary))}\n\n{grid_verdict(summary)}\n\npage: {page}")
     state.wait_for_everyone()
-    return all(line.agrees(config.tolerance) for line in lines)
+    return summary.agrees
 
 
 def run_images(config: Images) -> bool:
@@ -77,10 +75,11 @@ def run_images(config: Images) -> bool:
 
     from recipes.pages.tables import terminal_table
     from recipes.provenance import commit
+    from recipes.records import to_json
     from recipes.storage import write_json
     from recipes.training.engine import train
     from recipes.training.processes import process_state
-    from recipes.verification.images import examine, summarise
+    from recipes.verification.images import Summary, examine, summarise
     from recipes.verification.images_report import (
         images_table,
         images_verdict,
@@ -92,13 +91,13 @@ def run_images(config: Images) -> bool:
     if state.is_main_process:
         bar = tqdm(runs, desc="measuring", mininterval=0.5)
         found = [examine(run, share, result) for share, run, result in bar]
-        first = runs[0][2]
-        summary = summarise(found) | {
-            "settings": config.shared_settings(),
-            "provenance": first.provenance,
-            "examined": commit(),
-        }
-        write_json(config.output / "theory_images.json", summary)
+        summary = Summary(
+            **vars(summarise(found)),
+            settings=config.shared_settings(),
+            provenance=runs[0][2].provenance,
+            examined=commit(),
+        )
+        write_json(config.output / "theory_images.json", to_json(summary))
         page = config.output / "theory_images.html"
         write_images_report(summary, page)
         table = terminal_table(images_table(summary))

@@ -20,12 +20,12 @@ def main() -> None:
         result = train(config)
         state = process_state()
     last = result.history[-1]
-    accuracies = ", ".join(f"{task} {a:.2%}" for task, a in last["test"]["accuracy"].items())
+    accuracies = ", ".join(f"{task} {a:.2%}" for task, a in last.test.accuracy.items())
     state.print(
-        f"{config.run_dir}: test accuracy {accuracies} after {last['epoch']} epochs, "
-        f"{last['train_seconds']:.1f} s of training"
+        f"{config.run_dir}: test accuracy {accuracies} after {last.epoch} epochs, "
+        f"{last.train_seconds:.1f} s of training"
     )
-    state.print(_terminal_phase(result.terminal_epoch, last["epoch"]))
+    state.print(_terminal_phase(result.terminal_epoch, last.epoch))
     state.destroy_process_group()
 
 

@@ -14,8 +14,8 @@ from recipes.claims.claim import (
     Variant,
     points_ahead,
 )
-from recipes.comparison.summary import interval
-from recipes.comparison.tuning import choice_in_words
+from recipes.comparison.tuning import best_trial, choice_in_words
+from recipes.intervals import interval
 from recipes.pages.tables import Line, points
 
 BASE = {"feature_norm": None, "measure_every": 1_000}
@@ -139,8 +139,7 @@ def chosen(evidence: Evidence, regime: str, kind: str) -> str:
 
 def validated(records: Sequence[Record]) -> float:
     """Accuracy of the best trial of tuning, in points."""
-    accuracies = [trial["accuracy"] or 0.0 for trial in records[0].get("tuned", [])]
-    return 100 * max(accuracies, default=0.0)
+    return 100 * max((trial.accuracy or 0.0 for trial in records[0].tuned), default=0.0)
 
 
 def lines(evidence: Evidence) -> list[Line]:
@@ -161,15 +160,12 @@ def _loss(variant: str) -> str:
 
 
 def _held_out(records: Sequence[Record]) -> str:
-    return f"{validated(records):.1f}" if records[0].get("tuned") else "–"
+    return f"{validated(records):.1f}" if records[0].tuned else "–"
 
 
 def _chosen(records: Sequence[Record]) -> str:
-    trials = records[0].get("tuned", [])
-    if not trials:
-        return "as they come"
-    best = max(trials, key=lambda trial: trial["accuracy"] or 0.0)
-    return choice_in_words(best["settings"])
+    trials = records[0].tuned
+    return choice_in_words(best_trial(trials).settings) if trials else "as they come"
 
 
 CLAIM = Claim(

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from statistics import fmean, stdev
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from recipes.comparison.summary import interval, mean_accuracy, seeds_needed
+from recipes.comparison.tuning import Trial
 from recipes.data.images import ImageData
+from recipes.intervals import Interval, interval, seeds_needed
 from recipes.pages.page import Figure
-from recipes.storage import json_values
+from recipes.provenance import Provenance
+from recipes.records import from_json
 from recipes.training.engine import train
+from recipes.training.history import Epoch
 from recipes.training.network import Network
-from recipes.training.result import RunResult
+from recipes.training.result import Counts, RunResult
 from recipes.training.settings import RunConfig
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+X = TypeVar("X")
 
 Size = Literal["reduced", "full"]
 """Minutes on two CPU cores; or what the papers train, for which a GPU is needed."""
@@ -26,10 +34,31 @@ Verdict = Literal["met", "not met", "undecided"]
 Settings = Mapping[str, Any]
 """Fields of :class:`recipes.training.settings.RunConfig`."""
 
-Record = dict[str, Any]
-"""JSON values of one finished run: ``seed``, ``history``, ``tasks``, ``gram``, ``counts``,
-``settings``, ``extra``, what the claim's own examination found, and ``tuned``, the trials before
-it if there were any."""
+
+@dataclass(frozen=True)
+class Record:
+    """One finished run.
+
+    Attributes:
+        seed: of the run.
+        history: as in :class:`~recipes.training.result.RunResult`, like the next three.
+        tasks: number of classes by task name.
+        gram: cosines between the final class vectors.
+        counts: sizes of head, model, checkpoint and optimiser state.
+        settings: by the names that they had then.
+        extra: what the claim's own examination found, as JSON values; see :func:`extras`.
+        tuned: the trials before it, if there were any.
+    """
+
+    seed: int
+    history: list[Epoch]
+    tasks: dict[str, int]
+    gram: list[list[float]] | None
+    counts: Counts
+    settings: dict[str, Any]
+    extra: Any = None
+    tuned: tuple[Trial, ...] = ()
+
 
 Evidence = Mapping[str, Sequence[Record]]
 """The records of each variant, one a seed, seeds in the same order for all."""
@@ -80,55 +109,77 @@ class Criterion:
         relation: how their mean has to stand to the threshold.
         threshold: chosen before the runs.
         why: where the threshold comes from.
+        interval: mean of the values and its 95% interval.
+        verdict: by the interval: all of it on one side of the threshold, or on both. A single seed
+            has none and decides nothing. A NaN is a failure.
+        seeds_needed: seeds whose interval, at the spread and mean seen, would lie on one side; None
+            where it does already, where one seed shows no spread, and beyond 10,000.
     """
 
     statement: str
-    values: Sequence[float]
+    values: list[float]
     relation: Literal["at most", "at least"]
     threshold: float
     why: str
+    interval: Interval = field(init=False)
+    verdict: Verdict = field(init=False)
+    seeds_needed: int | None = field(init=False)
 
-    @property
-    def verdict(self) -> Verdict:
-        """Verdict by the 95% interval of the mean over seeds: all on one side, or on both.
+    def __post_init__(self) -> None:
+        found = interval(self.values)
+        verdict = self._verdict(found)
+        needed = None
+        if verdict == "undecided" and found.n > 1:
+            gap = abs(fmean(self.values) - self.threshold)
+            needed = seeds_needed(gap, stdev(self.values), found.n)
+        for name, value in (("interval", found), ("verdict", verdict), ("seeds_needed", needed)):
+            object.__setattr__(self, name, value)  # the dataclass is frozen
 
-        A single seed has no interval and decides nothing. A NaN is a failure.
-        """
+    def _verdict(self, found: Interval) -> Verdict:
         if not all(map(math.isfinite, self.values)):
             return "not met"
-        found = interval(self.values)
-        mean, half = found["mean"], found["half"]
-        assert mean is not None  # noqa: S101 (there is at least one value)
-        above = mean - self.threshold if self.relation == "at least" else self.threshold - mean
-        if half is None or abs(above) < half:
+        above = found.mean - self.threshold
+        if self.relation == "at most":
+            above = -above
+        if found.half is None or abs(above) < found.half:
             return "undecided"
         return "met" if above >= 0 else "not met"
 
-    @property
-    def seeds_needed(self) -> int | None:
-        """Seeds whose interval, at the spread and mean seen, would lie on one side.
 
-        None where it does already, where one seed shows no spread, and beyond 10,000.
-        """
-        if self.verdict != "undecided" or len(self.values) < 2:
-            return None
-        gap, spread = abs(fmean(self.values) - self.threshold), stdev(self.values)
-        return seeds_needed(gap, spread, len(self.values))
-
-    def to_json(self) -> dict[str, Any]:
-        """All of it, with mean and interval; None for NaN."""
-        known = [value if math.isfinite(value) else None for value in self.values]
-        summary: dict[str, Any] = {"values": known, "interval": interval(self.values)}
-        summary |= {"verdict": self.verdict, "seeds_needed": self.seeds_needed}
-        return asdict(self) | json_values(summary)
+Overall = Literal["holds", "does not hold", "undecided"]
 
 
-def overall(verdicts: Iterable[str]) -> Literal["holds", "does not hold", "undecided"]:
+def overall(verdicts: Iterable[str]) -> Overall:
     """The verdict on a claim, by those on its criteria."""
     found = set(verdicts)
     if "not met" in found:
         return "does not hold"
     return "undecided" if "undecided" in found else "holds"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The evidence for a claim, and what its rule makes of it.
+
+    Attributes:
+        claim: its name.
+        size: of the runs.
+        evidence: of the runs.
+        criteria: by the claim's rule.
+        verdict: by the criteria.
+        provenance: of the first run.
+    """
+
+    claim: str
+    size: Size
+    evidence: dict[str, list[Record]]
+    criteria: list[Criterion]
+    verdict: Overall = field(init=False)
+    provenance: Provenance
+
+    def __post_init__(self) -> None:
+        verdict = overall(criterion.verdict for criterion in self.criteria)
+        object.__setattr__(self, "verdict", verdict)  # the dataclass is frozen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +195,7 @@ class Claim:
             not.
         measures: rows of the table and plots of the page: names in a history's ``collapse``,
             see :data:`recipes.comparison.report.MEASURES`.
-        examine: more numbers (JSON values) of a trained network, kept as ``extra``.
+        examine: more numbers of a trained network, a dataclass kept as ``extra``.
         lines: more rows of the table: a title, and a cell for each variant.
         figures: more pictures.
     """
@@ -155,25 +206,38 @@ class Claim:
     plans: Mapping[Size, Plan]
     judge: Callable[[Evidence], list[Criterion]]
     measures: tuple[str, ...]
-    examine: Callable[[Network, ImageData, RunResult], dict[str, Any]] | None = None
+    examine: Callable[[Network, ImageData, RunResult], DataclassInstance] | None = None
     lines: Callable[[Evidence], list[tuple[str, ...]]] = lambda _: []
     figures: Callable[[Evidence], list[Figure]] = lambda _: []
 
 
+def extras(records: Sequence[Record], kind: type[X]) -> list[X]:
+    """What the claim's own examination found of each run.
+
+    Args:
+        records: of the runs.
+        kind: the dataclass that the examination returns.
+    """
+    return [from_json(kind, record.extra) for record in records]
+
+
 def final(records: Sequence[Record], measure: str) -> list[float]:
     """A collapse measure at the end of each run."""
-    return [_number(record["history"][-1]["collapse"][measure]) for record in records]
+    return [_number(record.history[-1].collapse[measure]) for record in records]
 
 
 def fall(records: Sequence[Record], measure: str) -> list[float]:
     """A collapse measure at the end, as a share of its value before training."""
-    starts = [_number(record["history"][0]["collapse"][measure]) for record in records]
+    starts = [_number(record.history[0].collapse[measure]) for record in records]
     return [end / start for end, start in zip(final(records, measure), starts, strict=True)]
 
 
-def last_accuracy(records: Sequence[Record], split: str = "test") -> list[float]:
-    """Accuracy on test images, or on ``split="train"``, at the end of each run, mean over tasks."""
-    return [mean_accuracy(record["history"][-1], split) for record in records]
+def last_accuracy(
+    records: Sequence[Record], split: Literal["train", "test"] = "test"
+) -> list[float]:
+    """Accuracy at the end of each run, mean over tasks."""
+    ends = [record.history[-1] for record in records]
+    return [(end.test if split == "test" else end.train).mean_accuracy for end in ends]
 
 
 def points_ahead(records: Sequence[Record], others: Sequence[Record]) -> list[float]:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from collections.abc import Callable
 from itertools import pairwise
-from typing import Any
 
-from recipes.claims.claim import Claim, Criterion, Evidence, Plan, Settings, Variant
+from recipes.claims.claim import Claim, Criterion, Evidence, Plan, Settings, Variant, extras
 from recipes.data import binary_digits_name
 from recipes.data.images import ImageData
 from recipes.pages.page import Figure
 from recipes.training.network import Network
 from recipes.training.result import RunResult
-from recipes.verification.effective import closed_form, limit_cosine, rms
+from recipes.verification.effective import Effective, closed_form, limit_cosine, rms
 from recipes.verification.figures import measured_cosines
 from recipes.verification.images import SweepRun, summarise, sweep_run
 
@@ -26,11 +24,11 @@ def _variants(*shares: float, of: Callable[[float], Settings]) -> dict[str, Vari
     return {f"p = {share:g}": Variant({"head": HEAD, **of(share)}) for share in shares}
 
 
-def examine(network: Network, data: ImageData, result: RunResult) -> dict[str, Any]:
-    """The values of a :class:`~recipes.verification.images.SweepRun`."""
+def examine(network: Network, data: ImageData, result: RunResult) -> SweepRun:
+    """The angle between the tasks and the accuracies of a run."""
     labels = data.train.labels
     share = float((labels[:, 0] == labels[:, 1]).double().mean())
-    return asdict(sweep_run(network, data, share, result))
+    return sweep_run(network, data, share, result)
 
 
 def judge(evidence: Evidence) -> list[Criterion]:
@@ -64,17 +62,17 @@ def judge(evidence: Evidence) -> list[Criterion]:
 def _by_share(evidence: Evidence) -> dict[float, list[SweepRun]]:
     found: dict[float, list[SweepRun]] = {}
     for records in evidence.values():
-        runs = [SweepRun(**record["extra"]) for record in records]
+        runs = extras(records, SweepRun)
         found[runs[0].share] = runs
     return dict(sorted(found.items()))
 
 
 def lines(evidence: Evidence) -> list[tuple[str, ...]]:
     """Cosines, measured and computed."""
-    runs = [[SweepRun(**record["extra"]) for record in records] for records in evidence.values()]
+    runs = [extras(records, SweepRun) for records in evidence.values()]
     shares = [of_share[0].share for of_share in runs]
     from_gaps = [
-        [closed_form([run.share], _effective(run)["strength_equal"])[0] for run in of_share]
+        [closed_form([run.share], _effective(run).strength_equal)[0] for run in of_share]
         for of_share in runs
     ]
     return [
@@ -84,7 +82,7 @@ def lines(evidence: Evidence) -> list[tuple[str, ...]]:
     ]
 
 
-def _effective(run: SweepRun) -> Mapping[str, float]:
+def _effective(run: SweepRun) -> Effective:
     if run.effective is None:
         raise ValueError(f"head={run.head}: only learned heads say which λ's they behave as")
     return run.effective
@@ -96,7 +94,7 @@ def _mean(values: list[float]) -> str:
 
 def figures(evidence: Evidence) -> list[Figure]:
     """Measured cosines beside the closed form."""
-    summary = summarise([run for runs in _by_share(evidence).values() for run in runs])
+    sweep = summarise([run for runs in _by_share(evidence).values() for run in runs])
     caption = (
         "Cosine between the class vectors of label 0 of the two tasks, each less its task's mean, "
         "means over seeds with 95% intervals. The dotted curve is the theorem's limit for "
@@ -105,8 +103,7 @@ def figures(evidence: Evidence) -> list[Figure]:
         "with equal labels would belong to; a further curve, if there is one, the number with "
         "which the closed form fits best."
     )
-    svg = measured_cosines(summary["shares"], summary["heads"], summary["fits"])
-    return [Figure(svg, caption)]
+    return [Figure(measured_cosines(sweep), caption)]
 
 
 CLAIM = Claim(

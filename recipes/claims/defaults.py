@@ -11,7 +11,7 @@ from recipes.claims.claim import (
     accuracy_ahead,
     points_ahead,
 )
-from recipes.comparison.summary import interval
+from recipes.intervals import interval
 from recipes.pages.tables import Line, points
 
 REDUCED = {

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from operator import itemgetter
+from dataclasses import dataclass
+from operator import attrgetter
 from statistics import fmean
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recipes.claims.claim import Claim, Criterion, Evidence, Plan, Record, Variant
+from recipes.claims.claim import Claim, Criterion, Evidence, Plan, Record, Variant, extras
 from recipes.data.images import ImageData, ImageSet
-from recipes.pages.canvas import heat_map, new_figure, plain, svg_text
+from recipes.pages.canvas import HeatMap, heat_maps, plain, svg_text
 from recipes.pages.page import Figure
 from recipes.training.network import Network, evaluate
 from recipes.training.result import RunResult
@@ -34,6 +34,34 @@ PARTS = ("left", "right")
 HEADS = ("learned-norm", "compound")
 
 
+@dataclass(frozen=True)
+class Dissection:
+    r"""Alignment of the features of dissected images.
+
+    Attributes:
+        own: for each part the mean cosine between class means and class vectors of its task.
+        other: the mean absolute cosine with those of the other task.
+        spread: the variance of the part's features within classes over that between them.
+        cosines: for each part those between class means and all class vectors, (K, 2K).
+        sum: the mean cosine between :math:`\mu_{(i,j)} - \mu_G` and
+            :math:`\bar h^L_i + \bar h^R_j`, the sum of both parts' class means.
+    """
+
+    own: list[float]
+    other: list[float]
+    spread: list[float]
+    cosines: list[list[list[float]]]
+    sum: float
+
+
+@dataclass(frozen=True)
+class Dissections:
+    """The dissection before training and after."""
+
+    before: Dissection
+    after: Dissection
+
+
 def dissected(images: Tensor, side: int, corner: Corner) -> Tensor:
     """Images (N, C, H, W) of one of their pictures alone: black everywhere else."""
     row, column = corner
@@ -43,16 +71,16 @@ def dissected(images: Tensor, side: int, corner: Corner) -> Tensor:
     return alone
 
 
-def examine(network: Network, data: ImageData, result: RunResult) -> dict[str, Any]:
+def examine(network: Network, data: ImageData, result: RunResult) -> Dissections:
     """The measures of :func:`dissection` on the training images, before training and after."""
     side, corners = PICTURES[result.config["data"]]
     images, labels = data.train.images, data.train.labels
     sets = [data.train, *(ImageSet(dissected(images, side, c), labels) for c in corners)]
-    found = {}
-    for moment, of in (("before", untrained(network, data.train)), ("after", network)):
+    found = []
+    for of in (untrained(network, data.train), network):
         whole, *parts = (evaluate(of, data)[0] for data in sets)
-        found[moment] = dissection(whole, parts, labels, of.head.weight.detach())
-    return found
+        found.append(dissection(whole, parts, labels, of.head.weight.detach()))
+    return Dissections(*found)
 
 
 def untrained(network: Network, data: ImageSet) -> Network:
@@ -74,10 +102,8 @@ def untrained(network: Network, data: ImageSet) -> Network:
     return fresh.eval()
 
 
-def dissection(
-    whole: Tensor, parts: list[Tensor], labels: Tensor, weight: Tensor
-) -> dict[str, Any]:
-    r"""Alignment of features of dissected images with class vectors and features of whole images.
+def dissection(whole: Tensor, parts: list[Tensor], labels: Tensor, weight: Tensor) -> Dissection:
+    """Alignment of features of dissected images with class vectors and features of whole images.
 
     Class means are those of a part's features over the images with one label of its own task, less
     the mean of these means; class vectors are centred in the same way.
@@ -87,34 +113,25 @@ def dissection(
         parts: features of the left pictures alone and of the right ones, (N, d) each.
         labels: shape (N, 2), K classes each; all K² pairs occur.
         weight: class vectors of both tasks, shape (2K, d).
-
-    Returns:
-        ``own``, for each part the mean cosine between class means and class vectors of its task;
-        ``other``, the mean absolute cosine with those of the other task; ``spread``, the variance
-        of the part's features within classes over that between them; ``sum``, the mean cosine
-        between :math:`\mu_{(i,j)} - \mu_G` and :math:`\bar h^L_i + \bar h^R_j`, the sum of both
-        parts' class means; ``cosines``, for each part those between class means and all class
-        vectors, (K, 2K).
     """
     classes = len(weight) // 2
     blocks = [_centred(block) for block in weight.double().split(classes)]
     vectors = F.normalize(torch.cat(blocks), dim=1)
-    found: dict[str, Any] = {"own": [], "other": [], "spread": [], "cosines": []}
-    centres = []
+    own, other, spread, rounded, centres = [], [], [], [], list[Tensor]()
     for task, features in enumerate(parts):
         means = _means(features, labels[:, task], classes)
         within = (features.double() - means[labels[:, task]]).square().sum(1).mean()
         centres.append(_centred(means))
         cosines = F.normalize(centres[task], dim=1) @ vectors.T  # shape: (K, 2K)
         by_task = cosines.split(classes, dim=1)
-        found["own"].append(float(by_task[task].diagonal().mean()))
-        found["other"].append(float(by_task[1 - task].abs().mean()))
-        found["spread"].append(float(within / centres[task].square().sum(1).mean()))
-        found["cosines"].append([[round(c, 4) for c in row] for row in cosines.tolist()])
+        own.append(float(by_task[task].diagonal().mean()))
+        other.append(float(by_task[1 - task].abs().mean()))
+        spread.append(float(within / centres[task].square().sum(1).mean()))
+        rounded.append([[round(c, 4) for c in row] for row in cosines.tolist()])
     pairs = _means(whole, labels[:, 0] * classes + labels[:, 1], classes**2)
     sums = (centres[0][:, None] + centres[1][None]).flatten(0, 1)  # shape: (K², d)
-    found["sum"] = float(F.cosine_similarity(_centred(pairs), sums).mean())
-    return found
+    aligned = float(F.cosine_similarity(_centred(pairs), sums).mean())
+    return Dissection(own, other, spread, rounded, aligned)
 
 
 def _means(features: Tensor, labels: Tensor, classes: int) -> Tensor:
@@ -131,32 +148,32 @@ def judge(evidence: Evidence) -> list[Criterion]:
     """Parts stand in their own task's frame alone, and add up to the whole."""
     found = []
     for head in HEADS:
-        records = evidence[head]
+        ends = [moments.after for moments in extras(evidence[head], Dissections)]
         found += [
             Criterion(
                 f"{head}: cosine of a part's class means with its own task's class vectors",
-                _mean_of_parts(records, "own"),
+                _mean_of_parts([end.own for end in ends]),
                 "at least",
                 0.9,
                 "within 26 degrees, both parts together; a random direction has 0 on average",
             ),
             Criterion(
                 f"{head}: mean |cosine| with the other task's class vectors",
-                _mean_of_parts(records, "other"),
+                _mean_of_parts([end.other for end in ends]),
                 "at most",
                 0.1,
                 "what random vectors have at d = 60",
             ),
             Criterion(
                 f"{head}: spread of a part's features within classes over that between them",
-                _mean_of_parts(records, "spread"),
+                _mean_of_parts([end.spread for end in ends]),
                 "at most",
                 0.1,
                 "an order of magnitude: features of one class are close to one another",
             ),
             Criterion(
                 f"{head}: cosine of whole images' mean features with the sums of their parts",
-                [record["extra"]["after"]["sum"] for record in records],
+                [end.sum for end in ends],
                 "at least",
                 0.9,
                 "within 26 degrees; of two equally long parts, one alone has 0.71. The "
@@ -166,8 +183,8 @@ def judge(evidence: Evidence) -> list[Criterion]:
     return found
 
 
-def _mean_of_parts(records: Sequence[Record], measure: str) -> list[float]:
-    return [sum(record["extra"]["after"][measure]) / len(PARTS) for record in records]
+def _mean_of_parts(values: Sequence[Sequence[float]]) -> list[float]:
+    return [sum(of_parts) / len(PARTS) for of_parts in values]
 
 
 def lines(evidence: Evidence) -> list[tuple[str, ...]]:
@@ -185,38 +202,41 @@ def lines(evidence: Evidence) -> list[tuple[str, ...]]:
         for name, title in titles.items()
         for k, part in enumerate(PARTS)
     ]
-    sums = (_before_and_after(records, itemgetter("sum")) for records in evidence.values())
+    sums = (_before_and_after(records, attrgetter("sum")) for records in evidence.values())
     return [*rows, ("cosine of the whole with the sum of parts", *sums)]
 
 
-def _entry(name: str, place: int) -> Callable[[Any], float]:
-    return lambda found: found[name][place]
+def _entry(name: str, place: int) -> Callable[[Dissection], float]:
+    return lambda found: float(getattr(found, name)[place])
 
 
-def _before_and_after(records: Sequence[Record], number: Callable[[Any], float]) -> str:
-    means = (
-        fmean(number(record["extra"][moment]) for record in records)
-        for moment in ("before", "after")
-    )
+def _before_and_after(records: Sequence[Record], number: Callable[[Dissection], float]) -> str:
+    found = extras(records, Dissections)
+    means = (fmean(number(d.before) for d in found), fmean(number(d.after) for d in found))
     return " → ".join(f"{mean:.3f}" for mean in means)
 
 
 def figures(evidence: Evidence) -> list[Figure]:
     """Class means of both parts against all class vectors, of the first seed."""
-    figure, axes = new_figure(len(PARTS), len(evidence), width=8.2, height=4.6)
-    image = None
-    for column, (head, records) in enumerate(evidence.items()):
-        tasks = list(records[0]["tasks"].values())
-        for row, part in enumerate(PARTS):
-            ax = axes[row * len(evidence) + column]
-            cosines = records[0]["extra"]["after"]["cosines"][row]
-            image = heat_map(ax, cosines, tasks, f"{head}: {part} picture alone")
-            ax.set_ylabel(f"its {tasks[row]} class means")
-            ax.set_xticks([k * tasks[0] + tasks[0] / 2 - 0.5 for k in range(2)])
-            ax.set_xticklabels([f"{plain(task)} class vectors" for task in records[0]["tasks"]])
-            ax.tick_params(length=0)
-    if image is not None:
-        figure.colorbar(image, ax=axes, shrink=0.75, label="cosine", aspect=14)
+    shown = [
+        (row, f"{head}: {part} picture alone", records)
+        for row, part in enumerate(PARTS)
+        for head, records in evidence.items()
+    ]
+    maps = [
+        HeatMap(
+            title,
+            extras(records, Dissections)[0].after.cosines[row],
+            list(records[0].tasks.values()),
+        )
+        for row, title, records in shown
+    ]
+    figure, axes = heat_maps(maps, len(evidence), height=4.6)
+    for ax, (row, _, records), (*_, sizes) in zip(axes, shown, maps, strict=True):
+        ax.set_ylabel(f"its {sizes[row]} class means")
+        ax.set_xticks([k * sizes[0] + sizes[0] / 2 - 0.5 for k in range(2)])
+        ax.set_xticklabels([f"{plain(task)} class vectors" for task in records[0].tasks])
+        ax.tick_params(length=0)
     caption = (
         "Cosines between the centred class means of dissected images and the class vectors of "
         "both tasks, first seed. In a dissected image one of the two pictures stands in its place "

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from recipes.claims.claim import Claim, Plan, Record, Size, Variant, overall
+from recipes.claims.claim import Claim, Judged, Plan, Record, Size, Variant
 from recipes.comparison.tuning import Tuned, tune
 from recipes.data import DATASETS, load_data
+from recipes.records import to_json
 from recipes.storage import read_json, write_json
 from recipes.training.jobs import train_all
 from recipes.training.processes import process_state
@@ -44,14 +45,11 @@ class Request:
     jobs: int = 1
 
 
-def gather(claim: Claim, request: Request) -> dict[str, Any]:
+def gather(claim: Claim, request: Request) -> Judged:
     """Run a claim's plan, or read what of it has been run, and judge it.
 
     Every process of a launch calls this. Runs go seed by seed, so that a break leaves whole
     comparisons; finished ones are not run again.
-
-    Returns:
-        JSON values: ``claim``, ``size``, ``evidence``, ``criteria``, ``verdict``, ``provenance``.
     """
     plan, place = claim.plans[request.size], request.output / claim.name / request.size
     runs = [
@@ -68,10 +66,9 @@ def gather(claim: Claim, request: Request) -> dict[str, Any]:
     results = train_all([(train, config) for _, train, config in runs], request.jobs)
     evidence: dict[str, list[Record]] = {name: [] for name in plan.variants}
     for (name, _, config), result in zip(runs, results, strict=True):
-        record = _record(claim, config, result)
-        trials = [asdict(trial) for trial in tuned[name].trials]
-        evidence[name].append(record | ({"tuned": trials} if trials else {}))
-    return judged(claim, request.size, evidence) | {"provenance": results[0].provenance}
+        evidence[name].append(_record(claim, config, result, tuned[name]))
+    criteria = claim.judge(evidence)
+    return Judged(claim.name, request.size, evidence, criteria, results[0].provenance)
 
 
 def _tuned(plan: Plan, place: Path, request: Request) -> dict[str, Tuned]:
@@ -94,18 +91,6 @@ def directory(place: Path, name: str) -> Path:
     return former if former.exists() else place / re.sub(r'[<>:"/\\|?*]', "", name)
 
 
-def judged(claim: Claim, size: Size, evidence: dict[str, list[Record]]) -> dict[str, Any]:
-    """Evidence and what the claim's rule makes of it."""
-    criteria = [criterion.to_json() for criterion in claim.judge(evidence)]
-    return {
-        "claim": claim.name,
-        "size": size,
-        "evidence": evidence,
-        "criteria": criteria,
-        "verdict": overall(criterion["verdict"] for criterion in criteria),
-    }
-
-
 def _config(plan: Plan, variant: Variant, output: Path, seed: int, request: Request) -> RunConfig:
     start = PRESETS[plan.preset][1]
     settings = {**plan.base, **variant.settings, "seed": seed, "output": output}
@@ -116,17 +101,18 @@ def _config(plan: Plan, variant: Variant, output: Path, seed: int, request: Requ
     return replace(start, **settings, resume=True, jobs=request.jobs)
 
 
-def _record(claim: Claim, config: RunConfig, result: RunResult) -> Record:
-    return {
-        "seed": config.seed,
-        "history": result.history,
-        "tasks": result.tasks,
+def _record(claim: Claim, config: RunConfig, result: RunResult, tuned: Tuned) -> Record:
+    return Record(
+        seed=config.seed,
+        history=result.history,
+        tasks=result.tasks,
         # Large, and nothing to a claim that measures no collapse.
-        "gram": result.gram if claim.measures else None,
-        "counts": result.counts,
-        "settings": result.config,
-        "extra": _examined(claim, config, result),
-    }
+        gram=result.gram if claim.measures else None,
+        counts=result.counts,
+        settings=result.config,
+        extra=_examined(claim, config, result),
+        tuned=tuned.trials,
+    )
 
 
 def _examined(claim: Claim, config: RunConfig, result: RunResult) -> Any:
@@ -136,11 +122,12 @@ def _examined(claim: Claim, config: RunConfig, result: RunResult) -> Any:
         return None
     if state.is_main_process and not file.exists():
         data = load_data(config.data, config)
-        write_json(file, claim.examine(trained_network(config, data).eval(), data, result))
+        found = claim.examine(trained_network(config, data).eval(), data, result)
+        write_json(file, to_json(found))
     state.wait_for_everyone()
     return read_json(file)
 
 
 def seeds_of(records: Sequence[Record]) -> list[int]:
     """The seeds that records are of."""
-    return [record["seed"] for record in records]
+    return [record.seed for record in records]

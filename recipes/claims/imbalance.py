@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -18,6 +17,7 @@ from recipes.claims.claim import (
     Plan,
     Record,
     Variant,
+    extras,
 )
 from recipes.claims.single_source import collapse
 from recipes.comparison.figures import gram_pictures
@@ -41,12 +41,19 @@ STILL_SIMPLE = ("s_nc1_ratio", "s_nc2_angles", "s_nc2_norms", "s_nc3", "s_nc5")
 """Measures that do not depend on the number of classes; the weights in the sum of S_NC4 do."""
 
 
-def examine(network: Network, data: ImageData, _: RunResult) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Prediction:
+    """Cosines between all class vectors at the optimum."""
+
+    predicted: list[list[float]] | None
+
+
+def examine(network: Network, data: ImageData, _: RunResult) -> Prediction:
     """The cosines that theory predicts of these labels, with the head's default regularisation."""
     labels = data.train.labels.cpu()
     width = network.head.weight.shape[1]
     best = CorrelatedETFHead.from_labels(width, data.tasks, labels, unit_norm=False)
-    return {"predicted": class_cosines(best.weight, data.tasks)}
+    return Prediction(class_cosines(best.weight, data.tasks))
 
 
 def judge(evidence: Evidence) -> list[Criterion]:
@@ -76,10 +83,8 @@ def judge(evidence: Evidence) -> list[Criterion]:
 
 
 def _ratio(record: Record) -> float:
-    gram = torch.tensor(record["gram"])
-    return float(
-        (gram - torch.tensor(record["extra"]["predicted"])).norm() / (gram - _etfs(record)).norm()
-    )
+    gram = torch.tensor(record.gram)
+    return float((gram - _predicted(record)).norm() / (gram - _etfs(record)).norm())
 
 
 def lines(evidence: Evidence) -> list[Line]:
@@ -99,24 +104,28 @@ def _mean_rms(records: Sequence[Record], what: str, where: str) -> float:
 
 
 def _rms(record: Record, what: str, where: str) -> float:
-    other = torch.tensor(record["extra"]["predicted"]) if what == "predicted" else _etfs(record)
-    same = torch.block_diag(*(torch.ones(k, k) for k in record["tasks"].values())).bool()
+    other = _predicted(record) if what == "predicted" else _etfs(record)
+    same = torch.block_diag(*(torch.ones(k, k) for k in record.tasks.values())).bool()
     chosen = same & ~torch.eye(len(same)).bool() if where == "within" else ~same
-    return float((torch.tensor(record["gram"]) - other)[chosen].square().mean().sqrt())
+    return float((torch.tensor(record.gram) - other)[chosen].square().mean().sqrt())
+
+
+def _predicted(record: Record) -> Tensor:
+    (found,) = extras([record], Prediction)
+    return torch.tensor(found.predicted)
 
 
 def _etfs(record: Record) -> Tensor:
-    return torch.block_diag(*(simplex_gram(k) for k in record["tasks"].values()))
+    return torch.block_diag(*(simplex_gram(k) for k in record.tasks.values()))
 
 
 def figures(evidence: Evidence) -> list[Figure]:
     """Learned cosines beside predicted ones."""
     grams = {}
     for name in (CLASSES, PAIRS):
-        first = evidence[name][0]
-        grams[f"{name}\nlearned"] = {"gram": first["gram"]}
-        grams[f"{name}\npredicted"] = {"gram": first["extra"]["predicted"]}
-    sizes = list(evidence[PAIRS][0]["tasks"].values())
+        grams[f"{name}\nlearned"] = evidence[name][0].gram
+        grams[f"{name}\npredicted"] = extras(evidence[name], Prediction)[0].predicted
+    sizes = list(evidence[PAIRS][0].tasks.values())
     return [
         Figure(
             gram_pictures(grams, sizes),

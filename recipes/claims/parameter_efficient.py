@@ -15,8 +15,8 @@ from recipes.claims.claim import (
     accuracy_ahead,
 )
 from recipes.claims.single_source import REDUCED
-from recipes.comparison.summary import interval
 from recipes.conversion.swap import swapped
+from recipes.intervals import interval
 from recipes.pages.tables import Line, bytes_in_words
 from recipes.training.engine import train
 from recipes.training.result import RunResult
@@ -71,26 +71,26 @@ def judge(evidence: Evidence) -> list[Criterion]:
 
 def _state_shares(evidence: Evidence) -> list[float]:
     pairs = zip(evidence["compound"], evidence["learned"], strict=True)
-    return [mine["counts"][_STATE] / theirs["counts"][_STATE] for mine, theirs in pairs]
-
-
-_STATE = "optimizer_state_bytes"
+    return [
+        mine.counts.optimizer_state_bytes / theirs.counts.optimizer_state_bytes
+        for mine, theirs in pairs
+    ]
 
 
 def lines(evidence: Evidence) -> list[Line]:
     """Costs of each variant."""
     records = evidence.values()
-    first = [own[0]["counts"] for own in records]
+    first = [own[0].counts for own in records]
     return [
         ("seconds of training", *(f"{_seconds(own):.0f}" for own in records)),
-        ("head parameters", *(f"{counts['head_parameters']:,}" for counts in first)),
-        ("optimiser state", *(bytes_in_words(counts[_STATE]) for counts in first)),
-        ("checkpoint", *(bytes_in_words(counts["checkpoint_bytes"]) for counts in first)),
+        ("head parameters", *(f"{counts.head_parameters:,}" for counts in first)),
+        ("optimiser state", *(bytes_in_words(counts.optimizer_state_bytes) for counts in first)),
+        ("checkpoint", *(bytes_in_words(counts.checkpoint_bytes) for counts in first)),
     ]
 
 
 def _seconds(records: Sequence[Record]) -> float:
-    return interval([record["history"][-1]["train_seconds"] for record in records])["mean"] or 0.0
+    return interval([record.history[-1].train_seconds for record in records]).mean
 
 
 CLAIM = Claim(

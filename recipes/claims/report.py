@@ -4,33 +4,33 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
-from recipes.claims.claim import Claim, Evidence, Record, final, last_accuracy
+from recipes.claims.claim import Claim, Criterion, Evidence, Judged, Record, final, last_accuracy
 from recipes.claims.evidence import seeds_of
+from recipes.comparison.curves import curves_of
 from recipes.comparison.figures import collapse_curves
 from recipes.comparison.report import MEASURES
-from recipes.comparison.summary import interval
+from recipes.intervals import Interval, interval
 from recipes.pages.page import origin, settings_in_words, write_page
 from recipes.pages.tables import Line
 
 MANY = 8
 """Variants that a page has room for side by side; a table of more has a row for each instead."""
 
-Judged = Mapping[str, Any]
-"""The result of :func:`recipes.claims.evidence.gather`."""
+_PARTS: tuple[Literal["test", "train"], ...] = ("test", "train")
 
 
 def verdict(judged: Judged) -> str:
     """One sentence, by rule."""
-    where = "at full size" if judged["size"] == "full" else "at reduced size; not run at full size"
-    counts = Counter(criterion["verdict"] for criterion in judged["criteria"])
-    criteria = f"{counts['met']} of {len(judged['criteria'])} criteria are met"
+    where = "at full size" if judged.size == "full" else "at reduced size; not run at full size"
+    counts = Counter(criterion.verdict for criterion in judged.criteria)
+    criteria = f"{counts['met']} of {len(judged.criteria)} criteria are met"
     if counts["undecided"]:
         criteria += f", {counts['undecided']} undecided"
-    return f"{judged['verdict'].capitalize()} {where}: {criteria} (n = {_seeds(judged)} seeds)."
+    return f"{judged.verdict.capitalize()} {where}: {criteria} (n = {_seeds(judged)} seeds)."
 
 
 def overview(results: Sequence[Judged]) -> list[Line]:
@@ -39,15 +39,15 @@ def overview(results: Sequence[Judged]) -> list[Line]:
         ("claim", "verdict", "met", "not met", "undecided", "seeds", "runs", "minutes of training"),
         *(
             (
-                judged["claim"],
-                judged["verdict"],
+                judged.claim,
+                judged.verdict,
                 *(
-                    str(sum(criterion["verdict"] == value for criterion in judged["criteria"]))
+                    str(sum(criterion.verdict == value for criterion in judged.criteria))
                     for value in ("met", "not met", "undecided")
                 ),
                 str(_seeds(judged)),
                 str(len(_runs(judged))),
-                f"{sum(r['history'][-1]['train_seconds'] for r in _runs(judged)) / 60:.1f}",
+                f"{sum(r.history[-1].train_seconds for r in _runs(judged)) / 60:.1f}",
             )
             for judged in results
         ),
@@ -60,25 +60,25 @@ def criteria_table(judged: Judged) -> list[Line]:
         ("criterion", "measured", "needed", "verdict"),
         *(
             (
-                criterion["statement"],
-                _measured(criterion["interval"]),
-                f"{criterion['relation']} {criterion['threshold']:g}",
+                criterion.statement,
+                _measured(criterion.interval),
+                f"{criterion.relation} {criterion.threshold:g}",
                 _decision(criterion),
             )
-            for criterion in judged["criteria"]
+            for criterion in judged.criteria
         ),
     ]
 
 
 def numbers_table(claim: Claim, judged: Judged) -> list[Line]:
     """Accuracies and measures of every variant."""
-    evidence: Evidence = judged["evidence"]
+    evidence = judged.evidence
     titles = {name: MEASURES[name][0] for name in claim.measures}
     table: list[Line] = [
         ("", *evidence),
         *(
             (f"{part} accuracy, %", *(_percent(records, part) for records in evidence.values()))
-            for part in ("test", "train")
+            for part in _PARTS
         ),
         *(
             (f"{title}, start → end", *(_start_to_end(r, name) for r in evidence.values()))
@@ -91,9 +91,10 @@ def numbers_table(claim: Claim, judged: Judged) -> list[Line]:
 
 def write_claim(claim: Claim, judged: Judged, path: Path) -> None:
     """Render the page; everything in it is inside the one file."""
-    evidence: Evidence = judged["evidence"]
+    evidence = judged.evidence
     first = next(iter(evidence.values()))
     titles = {name: MEASURES[name][0] for name in claim.measures}
+    curves = {name: curves_of([r.history for r in own]) for name, own in evidence.items()}
     lined = titles and len(evidence) <= MANY
     context = {
         "title": claim.title,
@@ -104,10 +105,10 @@ def write_claim(claim: Claim, judged: Judged, path: Path) -> None:
         "rules": _rules(judged),
         "numbers": numbers_table(claim, judged),
         "seeds": ", ".join(map(str, seeds_of(first))),
-        "curves": collapse_curves(_curves(claim, evidence), titles) if lined else None,
+        "curves": collapse_curves(curves, titles) if lined else None,
         "meanings": {title: MEASURES[name][1] for name, title in titles.items()},
         "figures": claim.figures(evidence),
-        "facts": origin(judged["provenance"]) | _settings(evidence),
+        "facts": origin(judged.provenance) | _settings(evidence),
     }
     write_page(Path(__file__).with_name("claim.html.jinja"), context, path)
 
@@ -115,53 +116,34 @@ def write_claim(claim: Claim, judged: Judged, path: Path) -> None:
 def _rules(judged: Judged) -> list[tuple[str, str]]:
     """Criteria, and where their thresholds come from; those of one origin in one line."""
     origins: dict[str, list[str]] = {}
-    for criterion in judged["criteria"]:
-        origins.setdefault(criterion["why"], []).append(criterion["statement"])
+    for criterion in judged.criteria:
+        origins.setdefault(criterion.why, []).append(criterion.statement)
     return [
         (first + (f", and {len(others)} like it" if others else ""), why)
         for why, (first, *others) in origins.items()
     ]
 
 
-def _decision(criterion: Mapping[str, Any]) -> str:
-    if criterion["verdict"] != "undecided":
-        return str(criterion["verdict"])
-    needed = criterion["seeds_needed"]
-    if needed is None:
-        few = criterion["interval"]["n"] == 1
+def _decision(criterion: Criterion) -> str:
+    if criterion.verdict != "undecided":
+        return criterion.verdict
+    if criterion.seeds_needed is None:
+        few = criterion.interval.n == 1
         return "undecided: " + ("two seeds at least are needed" if few else "too close to decide")
-    return f"undecided: {needed:,} seeds would decide"
+    return f"undecided: {criterion.seeds_needed:,} seeds would decide"
 
 
 def _runs(judged: Judged) -> list[Record]:
-    return [record for records in judged["evidence"].values() for record in records]
+    return [record for records in judged.evidence.values() for record in records]
 
 
 def _seeds(judged: Judged) -> int:
-    return len(next(iter(judged["evidence"].values())))
-
-
-def _curves(claim: Claim, evidence: Evidence) -> dict[str, Any]:
-    """The argument of :func:`recipes.comparison.figures.collapse_curves`."""
-    found = {}
-    for variant, records in evidence.items():
-        histories = [record["history"] for record in records]
-        curves = {}
-        for name in claim.measures:
-            rows = [[h[e]["collapse"][name] for h in histories] for e in range(len(histories[0]))]
-            known = [[v for v in row if v is not None] for row in rows]
-            curves[name] = {
-                "mean": [sum(row) / len(row) if row else None for row in known],
-                "low": [min(row, default=None) for row in known],
-                "high": [max(row, default=None) for row in known],
-            }
-        found[variant] = {"epochs": [row["epoch"] for row in histories[0]], "curves": curves}
-    return found
+    return len(next(iter(judged.evidence.values())))
 
 
 def _settings(evidence: Evidence) -> dict[str, str]:
     """Settings that all runs share, and for each variant what sets it apart."""
-    settings = {name: records[0]["settings"] for name, records in evidence.items()}
+    settings = {name: records[0].settings for name, records in evidence.items()}
     aside = {"seed", "output", "resume", "root"}
     keys = [key for key in next(iter(settings.values())) if key not in aside]
     same = [k for k in keys if len({str(own.get(k)) for own in settings.values()}) == 1]
@@ -173,20 +155,20 @@ def _settings(evidence: Evidence) -> dict[str, str]:
     return {"settings": settings_in_words({k: first[k] for k in same})} | apart
 
 
-def _start_to_end(records: Sequence[Mapping[str, Any]], name: str) -> str:
-    starts = [record["history"][0]["collapse"][name] for record in records]
+def _start_to_end(records: Sequence[Record], name: str) -> str:
+    starts = [record.history[0].collapse[name] for record in records]
     known = [start for start in starts if start is not None]
     start = f"{sum(known) / len(known):.2g}" if known else "–"
-    end = final(list(map(dict, records)), name)
+    end = final(records, name)
     mean = sum(end) / len(end)
     return f"{start} → {'–' if math.isnan(mean) else f'{mean:.2g}'}"
 
 
-def _percent(records: Sequence[Record], part: str) -> str:
+def _percent(records: Sequence[Record], part: Literal["train", "test"]) -> str:
     return _measured(interval([100 * accuracy for accuracy in last_accuracy(records, part)]))
 
 
-def _measured(value: Mapping[str, Any]) -> str:
-    if value["mean"] is None:
+def _measured(value: Interval) -> str:
+    if math.isnan(value.mean):
         return "–"
-    return f"{value['mean']:.3g}" + ("" if value["half"] is None else f" ± {value['half']:.2g}")
+    return f"{value.mean:.3g}" + ("" if value.half is None else f" ± {value.half:.2g}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from recipes.claims.claim import Claim, Criterion, Evidence, Plan, Variant
+from recipes.claims.claim import Claim, Criterion, Evidence, Plan, Variant, extras
 from recipes.data.images import ImageData
 from recipes.pages.canvas import new_figure, plain, svg_text
 from recipes.pages.page import Figure
@@ -153,7 +154,26 @@ def train_if_maps_can_be_made(config: RunConfig) -> RunResult:
     return train(config)
 
 
-def examine(network: Network, data: ImageData, result: RunResult) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Saliency:
+    """Saliency maps of a network on test images.
+
+    Attributes:
+        overlap: mean overlap of both tasks' maps.
+        empty: images with an empty map, left out of it.
+        images: a few of them to look at, shape (n, H, W).
+        labels: theirs, (n, T).
+        maps: of each task on these images, (T, n, H, W).
+    """
+
+    overlap: float
+    empty: int
+    images: list[list[list[int]]]
+    labels: list[list[int]]
+    maps: list[list[list[list[float]]]]
+
+
+def examine(network: Network, data: ImageData, result: RunResult) -> Saliency:
     """Overlap of both tasks' maps on test images, and images and maps to look at."""
     del result
     chosen = torch.linspace(0, len(data.test) - 1, min(EXAMINED, len(data.test))).long()
@@ -161,13 +181,13 @@ def examine(network: Network, data: ImageData, result: RunResult) -> dict[str, A
     maps = saliency_maps(network, images, labels)
     found = overlap(*maps)
     shown = torch.linspace(0, len(chosen) - 1, SHOWN + 2).long()[1:-1]
-    return {
-        "overlap": float(np.nanmean(found)),
-        "empty": int(np.isnan(found).sum()),
-        "images": images[shown].cpu().double().mean(1).round().int().tolist(),
-        "labels": labels[shown].tolist(),
-        "maps": [of_task[shown.numpy()].round(2).tolist() for of_task in maps],
-    }
+    return Saliency(
+        overlap=float(np.nanmean(found)),
+        empty=int(np.isnan(found).sum()),
+        images=images[shown].cpu().double().mean(1).round().int().tolist(),
+        labels=labels[shown].tolist(),
+        maps=[of_task[shown.numpy()].round(2).tolist() for of_task in maps],
+    )
 
 
 def _name(head: str, share: float) -> str:
@@ -210,20 +230,20 @@ def judge(evidence: Evidence) -> list[Criterion]:
 
 
 def _overlaps(evidence: Evidence, head: str, share: float) -> list[float]:
-    return [record["extra"]["overlap"] for record in evidence[_name(head, share)]]
+    return [found.overlap for found in extras(evidence[_name(head, share)], Saliency)]
 
 
 def lines(evidence: Evidence) -> list[tuple[str, ...]]:
     """Overlaps, and how many maps were empty."""
-    extras = [[record["extra"] for record in records] for records in evidence.values()]
+    found = [extras(records, Saliency) for records in evidence.values()]
     return [
         (
             "overlap of the tasks' saliency maps",
-            *(f"{sum(e['overlap'] for e in own) / len(own):.3f}" for own in extras),
+            *(f"{sum(e.overlap for e in own) / len(own):.3f}" for own in found),
         ),
         (
             "images with an empty map, left out",
-            *(str(sum(e["empty"] for e in own)) for own in extras),
+            *(str(sum(e.empty for e in own)) for own in found),
         ),
     ]
 
@@ -233,14 +253,13 @@ def figures(evidence: Evidence) -> list[Figure]:
     names = [_name(head, share) for head in HEADS for share in (SHARES[0], SHARES[-1])]
     figure, axes = new_figure(SHOWN, 2 * len(names), width=8.2, height=3.6)
     for column, name in enumerate(names):
-        record = evidence[name][0]
-        extra = record["extra"]
-        for task, of in enumerate(record["tasks"]):
+        (extra, *_), tasks = extras(evidence[name], Saliency), evidence[name][0].tasks
+        for task, of in enumerate(tasks):
             title = plain(of.replace("_", " "))
             for row in range(SHOWN):
                 ax = axes[row * 2 * len(names) + 2 * column + task]
-                ax.imshow(extra["images"][row], cmap="gray")
-                ax.imshow(extra["maps"][task][row], cmap="inferno", vmin=0, vmax=1, alpha=0.6)
+                ax.imshow(extra.images[row], cmap="gray")
+                ax.imshow(extra.maps[task][row], cmap="inferno", vmin=0, vmax=1, alpha=0.6)
                 ax.set_axis_off()
             axes[2 * column + task].set_title(f"{name if task == 0 else ''}\n{title}", fontsize=7)
     caption = (

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from recipes.comparison.summary import PLAIN, Summary, half_width, seeds_needed
+from recipes.comparison.summary import PLAIN, Comparison, HeadSummary
+from recipes.intervals import half_width, seeds_needed
 from recipes.pages.tables import bytes_in_words, points
 
 MARGIN = 0.005
 """Half a percentage point of test accuracy: less than that a user would not notice."""
-
-Head = Mapping[str, Any]
-"""A record of ``heads`` in a summary."""
 
 
 def is_learned(name: str) -> bool:
@@ -20,31 +15,30 @@ def is_learned(name: str) -> bool:
     return name.startswith(("learned", PLAIN))
 
 
-def asked_about(summary: Summary) -> str | None:
+def asked_about(summary: Comparison) -> str | None:
     """The fixed head that the answer is about: never chosen by test accuracy.
 
     It is the one that was most accurate on the images held out in tuning, the first of equals; the
     first of all without tuning.
     """
-    fixed = [name for name in summary["heads"] if not is_learned(name)]
+    fixed = [name for name in summary.heads if not is_learned(name)]
     return max(fixed, key=lambda name: held_out(summary, name) or 0.0, default=None)
 
 
-def held_out(summary: Summary, name: str) -> float | None:
+def held_out(summary: Comparison, name: str) -> float | None:
     """Accuracy of a head's best trial; None without tuning."""
-    trials = summary.get("tuning", {}).get(name, {"trials": []})["trials"]
-    return max((t["accuracy"] for t in trials if t["accuracy"] is not None), default=None)
+    return summary.tuning[name].accuracy if name in summary.tuning else None
 
 
-def verdict(summary: Summary) -> str:
+def verdict(summary: Comparison) -> str:
     """The answer: by the 95% interval of the paired difference, and by what the swap saves."""
     name = asked_about(summary)
     if name is None:
         return "Only learned heads were trained: there is no fixed head to swap to."
-    head, learned = summary["heads"][name], summary["heads"][summary["baseline"]]
-    tuned = " Both were tuned alike." if summary.get("tuning") else ""
+    head, learned = summary.heads[name], summary.heads[summary.baseline]
+    tuned = " Both were tuned alike." if summary.tuning else ""
     return (
-        f"Should “{name}” take the place of {spoken(summary['baseline'])}? {_sense(head)}"
+        f"Should “{name}” take the place of {spoken(summary.baseline)}? {_sense(head)}"
         f"{tuned} {_savings(head, learned)}"
     )
 
@@ -54,10 +48,9 @@ def spoken(name: str) -> str:
     return "nn.Linear (“learned”)" if name == "learned" else f"“{name}”"
 
 
-def _sense(head: Head) -> str:
-    difference = head["difference"]
-    mean, half, n = difference["mean"], difference["half"], difference["n"]
-    ends = f"it ends {points(difference)} points of test accuracy from it"
+def _sense(head: HeadSummary) -> str:
+    mean, half, n = head.difference.mean, head.difference.half, head.difference.n
+    ends = f"it ends {points(head.difference)} points of test accuracy from it"
     if half is None:
         return f"Not decided: {ends} with one seed, which has no interval."
     how = f"(n = {n}, paired by seed, 95% interval)"
@@ -77,15 +70,15 @@ def _sense(head: Head) -> str:
     )
 
 
-def _savings(head: Head, learned: Head) -> str:
-    parameters = learned["counts"]["head_parameters"] - head["counts"]["head_parameters"]
-    share = parameters / learned["counts"]["model_parameters"]
-    state = learned["counts"]["optimizer_state_bytes"] - head["counts"]["optimizer_state_bytes"]
+def _savings(head: HeadSummary, learned: HeadSummary) -> str:
+    parameters = learned.counts.head_parameters - head.counts.head_parameters
+    share = parameters / learned.counts.model_parameters
+    state = learned.counts.optimizer_state_bytes - head.counts.optimizer_state_bytes
     little = ", which is little" if share < 0.01 else ""
     return (
         f"It saves {parameters:,} parameters ({share:.1%} of the model{little}) and "
         f"{bytes_in_words(state)} of optimiser state; head and loss take "
-        f"{times(head['cost']['median'], learned['cost']['median'])} the time."
+        f"{times(head.cost.median, learned.cost.median)} the time."
     )
 
 
@@ -94,26 +87,26 @@ def times(value: float, base: float) -> str:
     return f"{value / base:.2f} times" if base else "–"
 
 
-def cards(summary: Summary) -> list[dict[str, str]]:
+def cards(summary: Comparison) -> list[dict[str, str]]:
     """The numbers of the answer, each with what it is of."""
     name = asked_about(summary)
     if name is None:
         return []
-    base = summary["baseline"]
-    head, learned = summary["heads"][name], summary["heads"][base]
-    before, after = learned["counts"], head["counts"]
-    state = 1 - after["optimizer_state_bytes"] / max(1, before["optimizer_state_bytes"])
+    base = summary.baseline
+    head, learned = summary.heads[name], summary.heads[base]
+    before, after = learned.counts, head.counts
+    state = 1 - after.optimizer_state_bytes / max(1, before.optimizer_state_bytes)
     return [
         {
-            "value": points(head["difference"]),
+            "value": points(head.difference),
             "label": f"points of test accuracy: {name} less {base}",
         },
         {
-            "value": f"{before['head_parameters']:,} → {after['head_parameters']:,}",
+            "value": f"{before.head_parameters:,} → {after.head_parameters:,}",
             "label": f"head parameters: {base} → {name}",
         },
         {
-            "value": times(head["cost"]["median"], learned["cost"]["median"]),
+            "value": times(head.cost.median, learned.cost.median),
             "label": f"the time of {base}, in head and loss: {name}",
         },
         {"value": f"{state:.1%} less", "label": f"optimiser state: {name} than {base}"},

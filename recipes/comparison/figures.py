@@ -5,14 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from textwrap import fill
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from recipes.comparison.answer import MARGIN, is_learned
-from recipes.pages.canvas import COLOURS, GREYS, heat_map, new_figure, plain, svg_text
+from recipes.comparison.curves import TEST_ACCURACY, Curve, Curves
+from recipes.comparison.summary import HeadSummary
+from recipes.pages.canvas import (
+    COLOURS,
+    GREYS,
+    HeatMap,
+    heat_maps,
+    new_figure,
+    plain,
+    svg_text,
+)
 from recipes.pages.tables import points
 
 FLOOR = 1e-6
@@ -21,9 +30,6 @@ FLOOR = 1e-6
 MOST_LETTERS = 40
 """Of a name in a figure."""
 
-Values = Sequence[float | None]
-"""Of a measure, over epochs."""
-
 
 def head_colours(heads: Sequence[str]) -> dict[str, str]:
     """One colour a head: greys for learned ones, colours for fixed ones."""
@@ -31,7 +37,7 @@ def head_colours(heads: Sequence[str]) -> dict[str, str]:
     return {h: next(greys if is_learned(h) else colours, "#000000") for h in heads}
 
 
-def forest(heads: Mapping[str, Any], baseline: str) -> str:
+def forest(heads: Mapping[str, HeadSummary], baseline: str) -> str:
     """Paired differences of test accuracy to the baseline with their intervals, a line a head.
 
     Half a percentage point on either side of the baseline is shaded; small dots are seeds.
@@ -42,14 +48,13 @@ def forest(heads: Mapping[str, Any], baseline: str) -> str:
     ax.axvspan(-100 * MARGIN, 100 * MARGIN, color="#8a8a8a", alpha=0.18, linewidth=0)
     ax.axvline(0, color="#000000", linewidth=0.8)
     for row, (name, head) in enumerate(others.items()):
-        difference, colour = head["difference"], colours[name]
-        seeds = [100 * value for value in head.get("differences", [])]
+        difference, colour = head.difference, colours[name]
+        seeds = [100 * value for value in head.differences]
         ax.plot(seeds, [row] * len(seeds), "o", color=colour, markersize=3, alpha=0.45)
-        half = difference["half"]
         ax.errorbar(
-            100 * difference["mean"],
+            100 * difference.mean,
             row,
-            xerr=None if half is None else 100 * half,
+            xerr=None if difference.half is None else 100 * difference.half,
             fmt="o",
             color=colour,
             markersize=7,
@@ -65,11 +70,11 @@ def forest(heads: Mapping[str, Any], baseline: str) -> str:
     low, high = ax.get_xlim()
     ax.set_xlim(min(low, -150 * MARGIN), max(high, 150 * MARGIN))
     ax.spines["left"].set_visible(False)
-    said = "; ".join(f"{name} {points(head['difference'])}" for name, head in others.items())
+    said = "; ".join(f"{name} {points(head.difference)}" for name, head in others.items())
     return svg_text(figure, f"Points of test accuracy, less those of {baseline}: {said}")
 
 
-def accuracy_curves(heads: Mapping[str, Any], target: float) -> str:
+def accuracy_curves(heads: Mapping[str, Curves], target: float) -> str:
     """Test error over epochs, means over seeds between the extremes.
 
     The axis is logarithmic where errors fall to a quarter and less.
@@ -77,19 +82,19 @@ def accuracy_curves(heads: Mapping[str, Any], target: float) -> str:
     figure, axes = new_figure(1, 1, width=8.2, height=3.3)
     ax = axes[0]
     for name, colour in head_colours(list(heads)).items():
-        head = heads[name]
-        curve = {k: [1 - a for a in v] for k, v in head["curves"]["test_accuracy"].items()}
-        _line(ax, head["epochs"][1:], {k: v[1:] for k, v in curve.items()}, name, colour)
+        curve = heads[name].curves[TEST_ACCURACY]
+        error = Curve(*map(_errors, (curve.mean, curve.low, curve.high)))
+        _line(ax, heads[name].epochs[1:], error, name, colour)
     ax.axhline(1 - target, color="#222222", linewidth=0.8, linestyle=":")
     ax.set(xlabel="epoch", title="Test error, mean over tasks")
-    errors = [1 - a for h in heads.values() for a in h["curves"]["test_accuracy"]["mean"][1:]]
+    errors = _numbers([e for h in heads.values() for e in _errors(h.curves[TEST_ACCURACY].mean)])
     _error_axis(ax, errors)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend(loc="upper right")
     return svg_text(figure)
 
 
-def collapse_curves(heads: Mapping[str, Any], measures: Mapping[str, str]) -> str:
+def collapse_curves(heads: Mapping[str, Curves], measures: Mapping[str, str]) -> str:
     """One small plot a measure, over epochs; 0 is full collapse in each."""
     columns = 3
     rows = -(-len(measures) // columns)
@@ -97,11 +102,10 @@ def collapse_curves(heads: Mapping[str, Any], measures: Mapping[str, str]) -> st
     colours = head_colours(list(heads))
     for ax, (measure, title) in zip(axes, measures.items(), strict=False):
         for name, colour in colours.items():
-            head = heads[name]
-            _line(ax, head["epochs"], head["curves"][measure], name, colour)
+            _line(ax, heads[name].epochs, heads[name].curves[measure], name, colour)
         ax.set(title=title, xlabel="epoch")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        _logarithmic_where_positive(ax, [heads[h]["curves"][measure]["mean"] for h in heads])
+        _logarithmic_where_positive(ax, [h.curves[measure].mean for h in heads.values()])
     for ax in axes[len(measures) :]:
         ax.set_axis_off()
     handles, labels = axes[0].get_legend_handles_labels()
@@ -110,31 +114,25 @@ def collapse_curves(heads: Mapping[str, Any], measures: Mapping[str, str]) -> st
     return svg_text(figure)
 
 
-def gram_pictures(heads: Mapping[str, Any], tasks: Sequence[int]) -> str:
+def gram_pictures(grams: Mapping[str, list[list[float]] | None], tasks: Sequence[int]) -> str:
     """Cosines between all class vectors, one picture a head; nothing if they are too many."""
-    shown = {name: head["gram"] for name, head in heads.items() if head["gram"] is not None}
-    if not shown:
+    maps = [
+        HeatMap(_short(name, 20), gram, tasks) for name, gram in grams.items() if gram is not None
+    ]
+    if not maps:
         return ""
-    columns = min(4, len(shown))
-    rows = -(-len(shown) // columns)
-    figure, axes = new_figure(rows, columns, width=8.2, height=2.4 * rows)
-    image = None
-    for ax, (name, gram) in zip(axes, shown.items(), strict=False):
-        image = heat_map(ax, gram, tasks, _short(name, 20))
-    for ax in axes[len(shown) :]:
-        ax.set_axis_off()
-    if image is not None:
-        figure.colorbar(image, ax=axes, shrink=0.75, label="cosine", aspect=14)
+    columns = min(4, len(maps))
+    figure, _ = heat_maps(maps, columns, height=2.4 * -(-len(maps) // columns))
     return svg_text(figure)
 
 
-def cost_ratios(heads: Mapping[str, Any], baseline: str) -> str:
+def cost_ratios(heads: Mapping[str, HeadSummary], baseline: str) -> str:
     """Each cost of each head as a multiple of the baseline's, a dot each, from 0."""
-    costs: dict[str, Callable[[Any], float]] = {
-        "time: whole training": lambda head: head["train_seconds"]["mean"],
-        "time: head and loss": lambda head: head["cost"]["median"],
-        "optimiser state": lambda head: head["counts"]["optimizer_state_bytes"],
-        "checkpoint": lambda head: head["counts"]["checkpoint_bytes"],
+    costs: dict[str, Callable[[HeadSummary], float]] = {
+        "time: whole training": lambda head: head.train_seconds.mean,
+        "time: head and loss": lambda head: head.cost.median,
+        "optimiser state": lambda head: head.counts.optimizer_state_bytes,
+        "checkpoint": lambda head: head.counts.checkpoint_bytes,
     }
     figure, axes = new_figure(1, len(costs), width=8.2, height=0.36 * len(heads) + 0.9, sharey=True)
     colours = head_colours(list(heads))
@@ -164,17 +162,21 @@ def _short(name: str, width: int = MOST_LETTERS) -> str:
     return fill(name if len(name) <= MOST_LETTERS else f"{name[: MOST_LETTERS - 1]}…", width)
 
 
-def _line(
-    ax: Axes, epochs: Sequence[int], curve: Mapping[str, Values], name: str, colour: str
-) -> None:
+def _line(ax: Axes, epochs: Sequence[int], curve: Curve, name: str, colour: str) -> None:
     style = "--" if name == "learned-norm" else "-"
-    # A line has a gap where a measure is not defined.
-    mean, low, high = (
-        [math.nan if value is None else value for value in curve[key]]
-        for key in ("mean", "low", "high")
-    )
-    ax.plot(epochs, mean, style, color=colour, label=plain(name))
+    ax.plot(epochs, _numbers(curve.mean), style, color=colour, label=plain(name))
+    low, high = _numbers(curve.low), _numbers(curve.high)
     ax.fill_between(epochs, low, high, color=colour, alpha=0.13, linewidth=0)
+
+
+def _errors(accuracies: Sequence[float | None]) -> list[float | None]:
+    """From the first epoch on."""
+    return [None if accuracy is None else 1 - accuracy for accuracy in accuracies[1:]]
+
+
+def _numbers(values: Sequence[float | None]) -> list[float]:
+    """NaN where a measure is not defined, which leaves a gap in its line."""
+    return [math.nan if value is None else value for value in values]
 
 
 def _error_axis(ax: Axes, errors: Sequence[float]) -> None:
@@ -192,7 +194,7 @@ def _error_axis(ax: Axes, errors: Sequence[float]) -> None:
     ax.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _logarithmic_where_positive(ax: Axes, curves: Sequence[Values]) -> None:
+def _logarithmic_where_positive(ax: Axes, curves: Sequence[Sequence[float | None]]) -> None:
     """A fixed head's measures are 0 up to rounding, which a logarithmic axis leaves out."""
     real = [value for curve in curves for value in curve if value is not None and value > FLOOR]
     if not real or min(real) > 0.2 * max(real):

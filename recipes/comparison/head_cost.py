@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import nn
 from torch.utils.benchmark import Timer
@@ -10,9 +12,18 @@ from recipes.training.loss import TaskLosses
 from recipes.training.network import Network
 
 
+@dataclass(frozen=True)
+class HeadCost:
+    """Seconds a step: median and interquartile range over ``n`` blocks of steps."""
+
+    median: float
+    iqr: float
+    n: int
+
+
 def head_cost(
     head: nn.Module, loss: TaskLosses, batch_size: int, in_features: int, device: torch.device
-) -> dict[str, float]:
+) -> HeadCost:
     """Seconds a step that head and loss take: forward, backward, and AdamW on what is learned.
 
     Args:
@@ -21,9 +32,6 @@ def head_cost(
         batch_size: B.
         in_features: d.
         device: where to measure.
-
-    Returns:
-        ``median`` and ``iqr`` (interquartile range) in seconds, over ``n`` blocks of steps.
     """
     head = head.to(device).train()
     features = torch.randn(batch_size, in_features, device=device)
@@ -44,4 +52,4 @@ def head_cost(
 
     timer = Timer("step()", globals={"step": step}, num_threads=torch.get_num_threads())
     times = timer.blocked_autorange(min_run_time=0.3)
-    return {"median": times.median, "iqr": times.iqr, "n": len(times.times)}
+    return HeadCost(times.median, times.iqr, len(times.times))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from recipes.comparison import figures
 from recipes.comparison.answer import asked_about, cards, held_out, is_learned, spoken, verdict
-from recipes.comparison.summary import LEVELS, PLAIN, Summary
+from recipes.comparison.curves import Curve
+from recipes.comparison.reach import LEVELS, Reach
+from recipes.comparison.summary import PLAIN, Comparison, HeadSummary
 from recipes.comparison.tuning import HELD_OUT, choice_in_words
+from recipes.intervals import Interval
 from recipes.pages.canvas import page_colour
 from recipes.pages.page import origin, settings_in_words, write_page
 from recipes.pages.tables import Line, bytes_in_words, percent, points
@@ -54,45 +57,45 @@ _REACHED = {
 }
 
 
-def table(summary: Summary) -> list[Line]:
+def table(summary: Comparison) -> list[Line]:
     """Lines of text: what it is, then a cell a head; the first line names the heads."""
-    heads, base = summary["heads"].values(), summary["baseline"]
+    heads, base = summary.heads.values(), summary.baseline
 
-    def line(title: str, cell: Callable[[Mapping[str, Any]], str]) -> Line:
+    def line(title: str, cell: Callable[[HeadSummary], str]) -> Line:
         return (title, *map(cell, heads))
 
     return [
-        ("", *summary["heads"]),
-        line("test accuracy", lambda h: percent(h["accuracy"])),
+        ("", *summary.heads),
+        line("test accuracy", lambda h: percent(h.accuracy)),
         *(
-            (f"  of {task}", *(percent(h["accuracy_by_task"][task]) for h in heads))
-            for task in summary["tasks"]
+            (f"  of {task}", *(percent(h.accuracy_by_task[task]) for h in heads))
+            for task in summary.tasks
         ),
-        line(f"  less {base}'s, in points", lambda h: points(h["difference"])),
-        line(f"epochs to {base}'s accuracy", lambda h: _reached(h["to_target"], "epochs")),
-        line("seconds to it", lambda h: _reached(h["to_target"], "seconds")),
-        line("seconds of training", lambda h: f"{h['train_seconds']['mean']:.1f}"),
-        line("head and loss, ms a step", lambda h: f"{h['cost']['median'] * 1e3:.2f}"),
-        line("head parameters", lambda h: f"{h['counts']['head_parameters']:,}"),
-        line("model parameters", lambda h: f"{h['counts']['model_parameters']:,}"),
-        line("checkpoint", lambda h: bytes_in_words(h["counts"]["checkpoint_bytes"])),
-        line("optimiser state", lambda h: bytes_in_words(h["counts"]["optimizer_state_bytes"])),
+        line(f"  less {base}'s, in points", lambda h: points(h.difference)),
+        line(f"epochs to {base}'s accuracy", lambda h: _reached(h.to_target, h.to_target.epochs)),
+        line("seconds to it", lambda h: _reached(h.to_target, h.to_target.seconds)),
+        line("seconds of training", lambda h: f"{h.train_seconds.mean:.1f}"),
+        line("head and loss, ms a step", lambda h: f"{h.cost.median * 1e3:.2f}"),
+        line("head parameters", lambda h: f"{h.counts.head_parameters:,}"),
+        line("model parameters", lambda h: f"{h.counts.model_parameters:,}"),
+        line("checkpoint", lambda h: bytes_in_words(h.counts.checkpoint_bytes)),
+        line("optimiser state", lambda h: bytes_in_words(h.counts.optimizer_state_bytes)),
         *(
-            (f"{title}, start → end", *(_start_to_end(h["curves"][name]) for h in heads))
+            (f"{title}, start → end", *(_start_to_end(h.curves[name]) for h in heads))
             for name, title in _measured(summary).items()
         ),
         *_chosen(summary),
     ]
 
 
-def _chosen(summary: Summary) -> list[Line]:
+def _chosen(summary: Comparison) -> list[Line]:
     """Settings that tuning chose, and how accurate they were on the images held out."""
-    tuning = summary.get("tuning")
+    tuning = summary.tuning
     if not tuning:
         return []
-    given = next(iter(tuning.values()))["trials"][0]["settings"]
-    settings = [tuning[name]["settings"] if name in tuning else given for name in summary["heads"]]
-    found = [held_out(summary, name) for name in summary["heads"]]
+    given = next(iter(tuning.values())).trials[0].settings
+    settings = [tuning[name].settings if name in tuning else given for name in summary.heads]
+    found = [held_out(summary, name) for name in summary.heads]
     return [
         ("accuracy of the best trial", *("–" if a is None else f"{a:.2%}" for a in found)),
         *(
@@ -102,74 +105,72 @@ def _chosen(summary: Summary) -> list[Line]:
     ]
 
 
-def trials_table(summary: Summary) -> list[Line]:
+def trials_table(summary: Comparison) -> list[Line]:
     """A line for each trial of tuning: its settings, and what each head had with them."""
-    tuning = summary.get("tuning")
-    if not tuning:
+    if not summary.tuning:
         return []
     lines: list[Line] = [("head", "trial", "settings", "accuracy, held out", "")]
-    for head, found in tuning.items():
-        for number, trial in enumerate(found["trials"], start=1):
-            accuracy = trial["accuracy"]
+    for head, found in summary.tuning.items():
+        for number, trial in enumerate(found.trials, start=1):
             lines.append(
                 (
                     head,
                     str(number),
-                    choice_in_words(trial["settings"]),
-                    "diverged" if accuracy is None else f"{accuracy:.2%}",
-                    "chosen" if trial["settings"] == found["settings"] else "",
+                    choice_in_words(trial.settings),
+                    "diverged" if trial.accuracy is None else f"{trial.accuracy:.2%}",
+                    "chosen" if trial.settings == found.settings else "",
                 )
             )
     return lines
 
 
-def reach_table(summary: Summary) -> list[Line]:
+def reach_table(summary: Comparison) -> list[Line]:
     """Lines of text: a level each, then epochs until a head's runs reached it; the first as above.
 
     A heading stands above the levels of each curve.
     """
-    lines: list[Line] = [("epochs until", *summary["heads"])]
-    for name, levels in summary["reach"].items():
-        lines.append((_REACHED[name], *[""] * len(summary["heads"])))
+    lines: list[Line] = [("epochs until", *summary.heads)]
+    for name, levels in summary.reach.items():
+        lines.append((_REACHED[name], *[""] * len(summary.heads)))
         for level in levels:
-            number = level["level"]
+            number = level.level
             text = f"{100 * (1 - number):g}%" if name == "test_error" else f"{number:g}"
-            cells = (_reached(reach, "epochs") for reach in level["heads"].values())
+            cells = (_reached(reach, reach.epochs) for reach in level.heads.values())
             lines.append((f"  {text}", *cells))
     return lines
 
 
-def write_report(summary: Summary, path: Path) -> None:
+def write_report(summary: Comparison, path: Path) -> None:
     """Render the page; everything in it is inside the one file."""
     write_page(Path(__file__).with_name("report.html.jinja"), _context(summary), path)
 
 
-def _context(summary: Summary) -> dict[str, Any]:
-    heads, settings = summary["heads"], summary["settings"]
-    baseline = heads[summary["baseline"]]
-    tasks = summary["tasks"]
+def _context(summary: Comparison) -> dict[str, Any]:
+    heads, settings = summary.heads, summary.settings
+    baseline = heads[summary.baseline]
+    tasks = summary.tasks
     measured = _measured(summary)
     asked = asked_about(summary)
     return {
         "title": f"Learned and fixed heads on {settings['data']}",
         "verdict": verdict(summary),
         "several": len(heads) > 1,
-        "dots": any(len(head.get("differences", [])) > 1 for head in heads.values()),
+        "dots": any(len(head.differences) > 1 for head in heads.values()),
         "kept": list(heads).index(asked) + 1 if asked else None,
-        "spoken": spoken(summary["baseline"]),
+        "spoken": spoken(summary.baseline),
         "chosen_note": _chosen_note(summary),
         "trials": trials_table(summary),
         "held_out": f"{HELD_OUT:.0%}",
         "cards": cards(summary),
         "lines": table(summary)[1:],
         "table_note": (
-            f"Means over seeds {', '.join(map(str, summary['seeds']))} with 95% intervals of the "
+            f"Means over seeds {', '.join(map(str, summary.seeds))} with 95% intervals of the "
             "mean (Student's t); differences are paired by seed, in percentage points. Head time "
             f"is forward, loss, backward and AdamW of the head alone at batch size "
             f"{settings['batch_size']} and {settings['features']} features, median."
             + (
                 f" Heads are tuned alike, but for “{PLAIN}”: the settings as they are."
-                if summary.get("tuning")
+                if summary.tuning
                 else ""
             )
         ),
@@ -182,59 +183,61 @@ def _context(summary: Summary) -> dict[str, Any]:
             "every seed."
         ),
         "colours": {h: page_colour(c) for h, c in figures.head_colours(list(heads)).items()},
-        "seeds": summary["seeds"],
-        "baseline": summary["baseline"],
+        "seeds": summary.seeds,
+        "baseline": summary.baseline,
         **NOTES["m" if "m_nc3" in measured else "s"],
         "meanings": {title: MEASURES[name][1] for name, title in measured.items()},
         "tasks": ", ".join(f"{name} ({k} classes)" for name, k in tasks.items()),
         "head_share": f"{_head_share(baseline):.1%}",
         "figures": {
-            "forest": figures.forest(heads, summary["baseline"]) if len(heads) > 1 else "",
-            "accuracy": figures.accuracy_curves(heads, baseline["accuracy"]["mean"]),
+            "forest": figures.forest(heads, summary.baseline) if len(heads) > 1 else "",
+            "accuracy": figures.accuracy_curves(heads, baseline.accuracy.mean),
             "collapse": figures.collapse_curves(heads, measured),
-            "gram": figures.gram_pictures(heads, list(tasks.values())),
-            "costs": figures.cost_ratios(heads, summary["baseline"]),
+            "gram": figures.gram_pictures(
+                {name: head.gram for name, head in heads.items()}, list(tasks.values())
+            ),
+            "costs": figures.cost_ratios(heads, summary.baseline),
         },
         "facts": _facts(summary),
     }
 
 
-def _chosen_note(summary: Summary) -> str:
+def _chosen_note(summary: Comparison) -> str:
     """How the fixed head of the answer was chosen, where there are several."""
-    fixed = [name for name in summary["heads"] if not is_learned(name)]
+    fixed = [name for name in summary.heads if not is_learned(name)]
     if len(fixed) < 2:
         return ""
-    if summary.get("tuning"):
+    if summary.tuning:
         return "The answer is about the fixed head that was best on the images held out in tuning."
     return "The answer is about the first fixed head of the command line, not about the best one."
 
 
-def _facts(summary: Summary) -> dict[str, str]:
-    return origin(summary["provenance"]) | {
-        "settings": settings_in_words(summary["settings"]),
-        "seeds": ", ".join(map(str, summary["seeds"])),
+def _facts(summary: Comparison) -> dict[str, str]:
+    return origin(summary.provenance) | {
+        "settings": settings_in_words(summary.settings),
+        "seeds": ", ".join(map(str, summary.seeds)),
     }
 
 
-def _measured(summary: Summary) -> dict[str, str]:
+def _measured(summary: Comparison) -> dict[str, str]:
     """Titles of the measures that the runs have."""
-    curves = summary["heads"][summary["baseline"]]["curves"]
+    curves = summary.heads[summary.baseline].curves
     return {name: title for name, (title, _) in MEASURES.items() if name in curves}
 
 
-def _head_share(head: Mapping[str, Any]) -> float:
-    return head["counts"]["head_parameters"] / head["counts"]["model_parameters"]
+def _head_share(head: HeadSummary) -> float:
+    return head.counts.head_parameters / head.counts.model_parameters
 
 
-def _start_to_end(curve: Mapping[str, Sequence[float | None]]) -> str:
+def _start_to_end(curve: Curve) -> str:
     first, last = (
-        "–" if value is None else f"{value:.2g}" for value in (curve["mean"][0], curve["mean"][-1])
+        "–" if value is None else f"{value:.2g}" for value in (curve.mean[0], curve.mean[-1])
     )
     return f"{first} → {last}"
 
 
-def _reached(reach: Mapping[str, Any], unit: str) -> str:
-    if not reach["reached"]:
+def _reached(reach: Reach, time: Interval | None) -> str:
+    if time is None:
         return "not reached"
-    runs = "" if reach["reached"] == reach["of"] else f" ({reach['reached']} of {reach['of']})"
-    return f"{reach[unit]['mean']:.1f}{runs}"
+    runs = "" if reach.reached == reach.of else f" ({reach.reached} of {reach.of})"
+    return f"{time.mean:.1f}{runs}"

@@ -6,12 +6,12 @@ round) says little: accuracy follows decay and learning rate more than the choic
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
-from recipes.comparison.summary import mean_accuracy
+from recipes.records import from_json, to_json
 from recipes.storage import read_json, write_json
 from recipes.training.processes import on_main, process_state
 from recipes.training.result import RunResult
@@ -54,7 +54,12 @@ class Tuned:
     @property
     def accuracy(self) -> float | None:
         """Of the best trial."""
-        return next(t.accuracy for t in self.trials if t.settings == self.settings)
+        return best_trial(self.trials).accuracy
+
+
+def best_trial(trials: Sequence[Trial]) -> Trial:
+    """The first of the most accurate."""
+    return max(trials, key=lambda trial: -1.0 if trial.accuracy is None else trial.accuracy)
 
 
 def grid(config: RunConfig) -> dict[str, tuple[float, ...]]:
@@ -105,7 +110,7 @@ def tune(config: RunConfig, trials: int, train: Train) -> Tuned:
             state.print(_in_words(config, done, trials), flush=True)
         if len(done) == trials:
             break
-    best = _best(done)
+    best = best_trial(done)
     if best.accuracy is None:
         raise ValueError(
             f"{config.head}, {config.loss}: all {len(done)} trials diverged: lower --lr to begin "
@@ -133,14 +138,9 @@ def _candidates(
     while len(done) > before:  # until nothing new is left around the best
         before = len(done)
         for name, choices in values.items():
-            start = _best(done).settings
+            start = best_trial(done).settings
             yield from new(start | {name: choice} for choice in choices)
     yield from new(whole)  # so that every head has as many trials
-
-
-def _best(done: list[Trial]) -> Trial:
-    """The first of the most accurate."""
-    return max(done, key=lambda trial: -1.0 if trial.accuracy is None else trial.accuracy)
 
 
 def _accuracy(
@@ -156,7 +156,7 @@ def _accuracy(
         resume=True,
     )
     try:
-        return mean_accuracy(train(trial).history[-1])
+        return train(trial).history[-1].test.mean_accuracy
     except FloatingPointError:
         return None
 
@@ -171,13 +171,13 @@ def _ended(config: RunConfig) -> list[Trial]:
             f"{place} is of trials with other settings ({'; '.join(differences)}): give another "
             "--output"
         )
-    return [Trial(**trial) for trial in found["trials"]]
+    return list(from_json(Tuned, found).trials)
 
 
 def _write(config: RunConfig, done: list[Trial]) -> None:
     config.run_dir.mkdir(parents=True, exist_ok=True)
-    record = {"config": config.to_json()} | asdict(Tuned(tuple(done), _best(done).settings))
-    write_json(config.run_dir / RECORD, record)
+    found = to_json(Tuned(tuple(done), best_trial(done).settings))
+    write_json(config.run_dir / RECORD, {"config": config.to_json()} | found)
 
 
 def _in_words(config: RunConfig, done: list[Trial], trials: int) -> str:

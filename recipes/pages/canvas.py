@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
+
+from etf_heads.collapse import plot_cosines
 
 # Okabe and Ito's palette, which colour-blind readers can distinguish; grey for learned heads.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
@@ -44,20 +46,27 @@ def new_figure(
     return figure, list(grid.flat)
 
 
-def heat_map(
-    ax: Axes, cosines: Sequence[Sequence[float]], tasks: Sequence[int], title: str
-) -> AxesImage:
-    """Cosines between class vectors from blue (-1) to red (1), with lines between the tasks."""
-    image = ax.imshow(cosines, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
-    ax.set_title(plain(title))
-    ax.grid(visible=False)
-    ax.set(xticks=[], yticks=[])
-    edge = -0.5
-    for size in tasks[:-1]:
-        edge += size
-        ax.axhline(edge, color="#111111", linewidth=0.6)
-        ax.axvline(edge, color="#111111", linewidth=0.6)
-    return image
+class HeatMap(NamedTuple):
+    """Cosines of class means or vectors (rows) to the class vectors of all tasks (columns)."""
+
+    title: str
+    cosines: Sequence[Sequence[float]]
+    tasks: Sequence[int]
+
+
+def heat_maps(maps: Sequence[HeatMap], columns: int, *, height: float) -> tuple[Figure, list[Axes]]:
+    """Heat maps in reading order, with one colour bar."""
+    figure, axes = new_figure(-(-len(maps) // columns), columns, width=8.2, height=height)
+    for ax, (title, cosines, tasks) in zip(axes, maps, strict=False):
+        plot_cosines(torch.tensor(cosines), tasks, ax=ax, colorbar=False)
+        ax.set_title(plain(title))
+        ax.grid(visible=False)
+        ax.set(xticks=[], yticks=[])
+    for ax in axes[len(maps) :]:
+        ax.set_axis_off()
+    if maps:
+        figure.colorbar(axes[0].images[0], ax=axes, shrink=0.75, label="cosine", aspect=14)
+    return figure, axes
 
 
 def plain(text: str) -> str:

@@ -10,6 +10,8 @@ from typing import Any
 
 import jinja2
 
+from recipes.provenance import Provenance
+
 HERE = Path(__file__).parent
 
 
@@ -49,20 +51,20 @@ def _with_contents(text: str) -> str:
     return text.replace("></nav>", f"><ol>{items}</ol></nav>", 1)
 
 
-def origin(provenance: Mapping[str, Any]) -> dict[str, str]:
-    """Facts of a page: what :func:`recipes.provenance.provenance` says, in words."""
-    packages = ", ".join(f"{name} {version}" for name, version in provenance["packages"].items())
-    device = [provenance["device"]]
-    if "processes" in provenance:
-        device.append(f"{provenance['processes']} process(es)")
-    device.append(f"{provenance['cpu_threads']} CPU threads")
-    if provenance.get("mixed_precision"):
-        device.append(f"precision {provenance['mixed_precision']}")
+def origin(provenance: Provenance) -> dict[str, str]:
+    """Facts of a page: the provenance of its numbers, in words."""
+    packages = ", ".join(f"{name} {version}" for name, version in provenance.packages.items())
+    device = [provenance.device]
+    if provenance.processes is not None:
+        device.append(f"{provenance.processes} process(es)")
+    device.append(f"{provenance.cpu_threads} CPU threads")
+    if provenance.mixed_precision:
+        device.append(f"precision {provenance.mixed_precision}")
     return {
-        "commit": str(provenance["commit"]),
-        "date": provenance["date"],
+        "commit": str(provenance.commit),
+        "date": provenance.date,
         "device": ", ".join(device),
-        "packages": f"{packages}, Python {provenance['python']}",
+        "packages": f"{packages}, Python {provenance.python}",
     }
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+
+from recipes.intervals import Interval
 
 Line = tuple[str, ...]
 """Cells of a line of a table."""
@@ -31,14 +32,15 @@ def bytes_in_words(count: float) -> str:
     raise AssertionError
 
 
-def percent(value: Mapping[str, Any]) -> str:
+def percent(value: Interval) -> str:
     """Mean and half-width of an interval, in percent."""
-    return f"{value['mean']:.2%}" + (
-        "" if value["half"] is None else f" ± {100 * value['half']:.2f}"
-    )
+    return f"{value.mean:.2%}{_half_in_points(value)}"
 
 
-def points(value: Mapping[str, Any]) -> str:
+def points(value: Interval) -> str:
     """The same of a difference, in percentage points with a sign."""
-    spread = "" if value["half"] is None else f" ± {100 * value['half']:.2f}"
-    return f"{100 * value['mean']:+.2f}{spread}"
+    return f"{100 * value.mean:+.2f}{_half_in_points(value)}"
+
+
+def _half_in_points(value: Interval) -> str:
+    return "" if value.half is None else f" ± {100 * value.half:.2f}"

@@ -20,7 +20,7 @@ import pickle
 import shutil
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,9 @@ from accelerate import Accelerator
 from accelerate.utils import RNG_STATE_NAME, load
 from safetensors import SafetensorError
 
+from recipes.records import from_json, to_json
 from recipes.storage import read_json, sha256, write_json, writing
+from recipes.training.history import Epoch
 from recipes.training.processes import on_all, on_main
 from recipes.training.settings import RunConfig
 
@@ -48,14 +50,14 @@ class Progress:
         epoch: epochs finished.
         step: optimiser steps taken in the epoch after them.
         train_seconds: time spent training until here, measuring and saving not included.
-        history: one record an epoch, see :func:`recipes.training.engine.train`.
+        history: one record for each epoch that was measured.
         weighting: what the task weighting strategy has to remember.
     """
 
     epoch: int = 0
     step: int = 0
     train_seconds: float = 0.0
-    history: list[dict[str, Any]] = field(default_factory=list)
+    history: list[Epoch] = field(default_factory=list)
     weighting: dict[str, Any] = field(default_factory=dict)
 
 
@@ -147,7 +149,7 @@ def load_checkpoint(accelerator: Accelerator, checkpoint: Path) -> Progress:
             f"{checkpoint} cannot be loaded ({fault}): delete it, and the run goes on from the one "
             "before"
         ) from error
-    return Progress(**manifest["progress"])
+    return from_json(Progress, manifest["progress"])
 
 
 def _check_generator(file: Path) -> None:
@@ -175,7 +177,7 @@ def _write_manifest(
         "format": FORMAT,
         "processes": processes,
         "config": config,
-        "progress": asdict(progress),
+        "progress": to_json(progress),
         "sha256": _digests(checkpoint),
     }
     write_json(checkpoint / MANIFEST, manifest | {_OWN: _digest(manifest)})

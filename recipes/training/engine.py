@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from recipes.data import load_data
 from recipes.data.images import ImageData, train_loader
 from recipes.provenance import provenance
+from recipes.records import to_json
 from recipes.storage import finite
 from recipes.training.augmentation import Augmentation
 from recipes.training.building import build_network
@@ -26,6 +27,7 @@ from recipes.training.checkpoint import (
     newest_checkpoint,
     save_checkpoint,
 )
+from recipes.training.history import Epoch
 from recipes.training.measure import measure
 from recipes.training.network import Network
 from recipes.training.optimizer import make_optimizer, optimizer_over, warm_up_then_cosine
@@ -49,7 +51,7 @@ from recipes.training.result import (
 from recipes.training.settings import RunConfig
 from recipes.training.weighting import WEIGHTINGS
 
-OnEpoch = Callable[[dict[str, Any]], None]
+OnEpoch = Callable[[Epoch], None]
 MakeNetwork = Callable[[RunConfig, ImageData], Network]
 
 
@@ -62,10 +64,7 @@ def train(
 
     Args:
         config: the settings.
-        on_epoch: called on the main process with each new record of the history:
-            ``epoch`` (0 is before training), ``train_seconds`` (cumulative, without measuring and
-            saving), ``train`` and ``test`` (``samples``, ``loss``, ``accuracy`` by task) and
-            ``collapse`` (measures by name).
+        on_epoch: called on the main process with each new record of the history.
         make_network: where the training starts from; by default the network of the settings.
 
     Returns:
@@ -91,8 +90,8 @@ def train(
 
         def record() -> None:
             row = run.measure()
-            accelerator.log(tracker_scalars(row), step=row["epoch"])
-            bar.set_postfix({task: f"{a:.2%}" for task, a in row["test"]["accuracy"].items()})
+            accelerator.log(tracker_scalars(to_json(row)), step=row.epoch)
+            bar.set_postfix({task: f"{a:.2%}" for task, a in row.test.accuracy.items()})
             if on_epoch is not None and accelerator.is_main_process:
                 on_epoch(row)
 
@@ -234,16 +233,13 @@ class Run:
                 raise
             raise self._diverged() from error
 
-    def measure(self) -> dict[str, Any]:
+    def measure(self) -> Epoch:
         """Add a record to the history, and return it."""
         self.check()
         share_buffers(self.network)
-        row: dict[str, Any] = {
-            "epoch": self.progress.epoch,
-            "train_seconds": self.progress.train_seconds,
-        }
-        row |= measure(self.accelerator, self.network, self.data)
-        if row["train"]["loss"] is None:
+        measured = measure(self.accelerator, self.network, self.data)
+        row = Epoch(self.progress.epoch, self.progress.train_seconds, *measured)
+        if not math.isfinite(row.train.loss):
             raise self._diverged()
         self.progress.history.append(row)
         return row
@@ -283,10 +279,6 @@ class Run:
     def write_result(self) -> RunResult:
         """Write the weights, then ``result.json``, which says that the run is complete."""
         write_weights(self.network, self.config.run_dir)
-        machine = {
-            "processes": self.accelerator.num_processes,
-            "mixed_precision": self.accelerator.mixed_precision,
-        }
         result = RunResult(
             config=self.config.to_json(),
             history=self.progress.history,
@@ -294,7 +286,11 @@ class Run:
             terminal_epoch=terminal_epoch(self.progress.history),
             gram=class_cosines(self.network.head.weight, self.data.tasks),
             counts=counts(self.network, partial(optimizer_over, settings=self.config)),
-            provenance=provenance(self.accelerator.device) | machine,
+            provenance=provenance(
+                self.accelerator.device,
+                processes=self.accelerator.num_processes,
+                mixed_precision=self.accelerator.mixed_precision,
+            ),
         )
         result.write(self.config.run_dir)
         return result

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -12,6 +12,7 @@ from torch import Tensor
 from etf_heads.collapse import MultiSourceCollapse, MultiTaskCollapse
 from recipes.data.images import NO_LABEL, ImageData, ImageSet, has_own_samples
 from recipes.storage import json_values
+from recipes.training.history import Scores
 from recipes.training.loss import summed_cross_entropies
 from recipes.training.network import Network
 
@@ -22,8 +23,16 @@ FeatureBatches = list[tuple[Tensor, Tensor]]
 """Features (B, d) and labels (B, T), batch by batch."""
 
 
+class Measured(NamedTuple):
+    """The measurements of an :class:`~recipes.training.history.Epoch`."""
+
+    train: Scores
+    test: Scores
+    collapse: dict[str, float | None]
+
+
 @torch.inference_mode()
-def measure(accelerator: Accelerator, network: Network, data: ImageData) -> dict[str, Any]:
+def measure(accelerator: Accelerator, network: Network, data: ImageData) -> Measured:
     """Accuracy and loss on both splits, collapse on the training images, in evaluation mode.
 
     Every process takes part and gets the same numbers, over each image exactly once.
@@ -32,11 +41,6 @@ def measure(accelerator: Accelerator, network: Network, data: ImageData) -> dict
         accelerator: of the run.
         network: not the wrapped one.
         data: what to measure on.
-
-    Returns:
-        JSON values: ``train`` and ``test`` (samples, loss, accuracy by task, these two over the
-        images that have a label of the task), and ``collapse``.
-        What is not defined is None, such as the angles of class vectors that are still zero.
     """
     network.eval()
     # What is compiled for training would be compiled again for each size of batch here.
@@ -48,12 +52,12 @@ def measure(accelerator: Accelerator, network: Network, data: ImageData) -> dict
         data.tasks, network.head.weight, network.head.bias, features, own_samples=own_samples
     )
     network.train()
-    return json_values({"train": train, "test": test, "collapse": collapse})
+    return Measured(train, test, json_values(collapse))
 
 
 def _measure_split(
     accelerator: Accelerator, network: Network, data: ImageSet, tasks: list[str]
-) -> tuple[dict[str, Any], FeatureBatches]:
+) -> tuple[Scores, FeatureBatches]:
     # Every n-th image to each of n processes: no image twice, none left out, and no padding.
     mine = slice(accelerator.process_index, None, accelerator.num_processes)
     totals = torch.zeros(4, len(tasks), dtype=torch.float64, device=accelerator.device)
@@ -72,12 +76,8 @@ def _measure_split(
         batches.append((features.float(), labels))
     every, labelled, losses, hits = accelerator.reduce(totals)
     accuracies = (hits / labelled).tolist()
-    scores = {
-        "samples": int(every[0]),
-        "loss": float((losses / labelled).sum()),
-        "accuracy": dict(zip(tasks, accuracies, strict=True)),
-    }
-    return scores, batches
+    loss = float((losses / labelled).sum())
+    return Scores(int(every[0]), loss, dict(zip(tasks, accuracies, strict=True))), batches
 
 
 def collapse_measures(

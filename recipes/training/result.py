@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,11 @@ from torch.optim import Optimizer
 
 from etf_heads.surgery import model_costs
 from recipes.data.images import ImageData
+from recipes.provenance import Provenance
+from recipes.records import read_record, to_json
 from recipes.storage import read_json, write_json, writing
 from recipes.training.building import build_network
+from recipes.training.history import Epoch
 from recipes.training.network import Network
 from recipes.training.settings import RunConfig
 
@@ -25,31 +28,40 @@ MOST_CLASSES_SHOWN = 200
 
 
 @dataclass(frozen=True)
+class Counts:
+    """Costs of head and model: parameters, and bytes in checkpoints and the optimiser's state."""
+
+    head_parameters: int
+    model_parameters: int
+    checkpoint_bytes: int
+    optimizer_state_bytes: int
+
+
+@dataclass(frozen=True)
 class RunResult:
-    """One finished run, all of it JSON values.
+    """One finished run.
 
     Attributes:
-        config: the settings.
-        history: one record an epoch, the first from before training; see
-            :func:`recipes.training.engine.train`.
+        config: the settings, by the names that they had then.
+        history: a record for each epoch that was measured, the first from before training.
         tasks: number of classes by task name.
         gram: cosines between the final class vectors, see :func:`class_cosines`.
-        counts: sizes of head, model, checkpoint and optimiser state; see :func:`counts`.
-        provenance: commit, versions, device, processes, precision.
+        counts: sizes of head, model, checkpoint and optimiser state.
+        provenance: of the run.
         terminal_epoch: see :func:`terminal_epoch`; None in results written without it, too.
     """
 
     config: dict[str, Any]
-    history: list[dict[str, Any]]
+    history: list[Epoch]
     tasks: dict[str, int]
     gram: list[list[float]] | None
-    counts: dict[str, int]
-    provenance: dict[str, Any]
+    counts: Counts
+    provenance: Provenance
     terminal_epoch: int | None = None
 
     def write(self, run_dir: Path) -> None:
         """Write ``result.json``; its presence says that the run is complete."""
-        write_json(run_dir / RESULT, asdict(self))
+        write_json(run_dir / RESULT, to_json(self))
 
     @classmethod
     def read(cls, run_dir: Path) -> RunResult:
@@ -58,22 +70,15 @@ class RunResult:
         Raises:
             ValueError: if the file has something else.
         """
-        values = read_json(run_dir / RESULT)
-        try:
-            return cls(**values)
-        except TypeError as error:
-            raise ValueError(f"{run_dir / RESULT} is not the result of a run: {error}") from error
+        return read_record(cls, run_dir / RESULT)
 
 
-def terminal_epoch(history: Sequence[Mapping[str, Any]]) -> int | None:
+def terminal_epoch(history: Sequence[Epoch]) -> int | None:
     """First epoch after which all training images were classified right; None if there is none.
 
     The terminal phase of training, in which neural collapse is observed, begins there.
     """
-    for row in history:
-        if min(row["train"]["accuracy"].values()) == 1:
-            return int(row["epoch"])
-    return None
+    return next((row.epoch for row in history if min(row.train.accuracy.values()) == 1), None)
 
 
 def open_run_directory(config: RunConfig) -> RunResult | None:
@@ -137,14 +142,12 @@ def class_cosines(weight: Tensor, tasks: Mapping[str, int]) -> list[list[float]]
     return [[round(c, 4) for c in row] for row in (vectors @ vectors.T).tolist()]
 
 
-def counts(
-    network: Network, optimizer: Callable[[list[nn.Parameter]], Optimizer]
-) -> dict[str, int]:
-    """Costs of head and model: parameters, and bytes in checkpoints and the optimiser's state."""
+def counts(network: Network, optimizer: Callable[[list[nn.Parameter]], Optimizer]) -> Counts:
+    """The costs of a network trained by this optimiser."""
     model = model_costs(network, optimizer)
-    return {
-        "head_parameters": sum(p.numel() for p in network.head.parameters()),
-        "model_parameters": model.parameters,
-        "checkpoint_bytes": model.checkpoint_bytes,
-        "optimizer_state_bytes": model.optimizer_state_bytes,
-    }
+    return Counts(
+        head_parameters=sum(p.numel() for p in network.head.parameters()),
+        model_parameters=model.parameters,
+        checkpoint_bytes=model.checkpoint_bytes,
+        optimizer_state_bytes=model.optimizer_state_bytes,
+    )

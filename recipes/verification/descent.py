@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from etf_heads.theory import JointCounts, UnconstrainedFeatureModel, optimal_gram
+from recipes.provenance import Provenance
 from recipes.verification.problems import Problem, Source
 
 _LENGTH_CUT = 1e-9  # of the largest squared length: a vector that is zero has no direction
@@ -15,7 +16,7 @@ _LENGTH_CUT = 1e-9  # of the largest squared length: a vector that is zero has n
 
 @dataclass(frozen=True)
 class Line:
-    """One problem, all of it JSON values.
+    """The result for one problem.
 
     Attributes:
         theorem: as in :class:`~recipes.verification.problems.Problem`.
@@ -32,7 +33,7 @@ class Line:
         gradient: largest entry of the gradient where the starts ended.
         tasks: class counts of the first source.
         cosines: between its class vectors, from "theory", the first start of "descent" and, where
-            theory is a closed form, the "solver"; None for vectors that are zero.
+            theory is a closed form, the "solver"; NaN for vectors that are zero.
     """
 
     theorem: str
@@ -47,16 +48,49 @@ class Line:
     steps: int
     gradient: float
     tasks: list[int]
-    cosines: dict[str, list[list[float | None]]]
+    cosines: dict[str, list[list[float]]]
+
+    @property
+    def deviations(self) -> dict[str, float | None]:
+        """All of them, by what deviates."""
+        return {
+            "Gram": self.gram,
+            "cosine": self.cosine,
+            "logit gap": self.gap,
+            "solver": self.solver,
+        }
 
     @property
     def worst(self) -> float:
         """The largest deviation of the line."""
-        return max(v for v in (self.gram, self.cosine, self.gap, self.solver) if v is not None)
+        return max(value for value in self.deviations.values() if value is not None)
 
     def agrees(self, tolerance: float) -> bool:
         """The verdict: every deviation is within the tolerance."""
         return self.worst <= tolerance
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The results for all problems; ``theory.json``.
+
+    Attributes:
+        tolerance: a line agrees when none of its deviations is above this.
+        starts: random starts of each problem.
+        lines: one a problem.
+        provenance: of all.
+        agrees: whether every line does.
+    """
+
+    tolerance: float
+    starts: int
+    lines: list[Line]
+    provenance: Provenance
+    agrees: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        agrees = all(line.agrees(self.tolerance) for line in self.lines)
+        object.__setattr__(self, "agrees", agrees)  # the dataclass is frozen
 
 
 def check(problem: Problem, starts: int, *, steps: int = 3000) -> Line:
@@ -187,8 +221,5 @@ def _relative(found: Tensor, stated: Tensor) -> float:
     return float((found - stated).abs().max()) / (largest or 1.0)
 
 
-def _listed(matrix: Tensor) -> list[list[float | None]]:
-    return [
-        [None if value != value else round(value, 6) for value in row]  # noqa: PLR0124  (NaN)
-        for row in matrix.tolist()
-    ]
+def _listed(matrix: Tensor) -> list[list[float]]:
+    return [[round(value, 6) for value in row] for row in matrix.tolist()]

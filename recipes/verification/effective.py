@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from scipy.optimize import minimize_scalar
 from torch import Tensor
@@ -20,9 +21,32 @@ LOWEST = 1e-12
 """The least strength that is fitted: logit gaps of 14, more than cross-entropy asks of anyone."""
 
 
+@dataclass(frozen=True)
+class Effective:
+    r"""λ's that a network behaves as, see :func:`effective_lambdas`.
+
+    Attributes:
+        gap_equal: mean logit gap of images with equal labels.
+        gap_different: of images with different labels.
+        strength_equal: :math:`\lambda_W \lambda_H N` by the former.
+        strength_different: by the latter.
+        cosine_from_margins: cosine between the tasks by both.
+        lambda_w: :math:`\lambda_W`.
+        lambda_h: :math:`\lambda_H`.
+    """
+
+    gap_equal: float
+    gap_different: float
+    strength_equal: float
+    strength_different: float
+    cosine_from_margins: float
+    lambda_w: float
+    lambda_h: float
+
+
 def effective_lambdas(
     features: Tensor, logits: Tensor, labels: Tensor, weight: Tensor
-) -> dict[str, float]:
+) -> Effective:
     r"""λ_W, λ_H and :math:`C = \lambda_W \lambda_H N` from training images of two binary tasks.
 
     - At the optimum the logit gap of images with equal labels is
@@ -39,10 +63,6 @@ def effective_lambdas(
         logits: shape (N, 2, 2).
         labels: shape (N, 2).
         weight: class vectors, shape (4, d).
-
-    Returns:
-        ``gap_equal``, ``gap_different``, ``strength_equal``, ``strength_different``,
-        ``cosine_from_margins``, ``lambda_w`` and ``lambda_h``.
     """
     right = logits.gather(2, labels[:, :, None]).squeeze(2)
     gaps = (2 * right - logits.sum(2)).double().mean(1)  # shape: (N,)
@@ -55,15 +75,15 @@ def effective_lambdas(
     vectors = vectors - vectors.mean(1, keepdim=True)
     centred = features.double() - features.double().mean(0)
     ratio = float(vectors.square().sum() / centred.square().sum())  # λ_H / λ_W
-    return {
-        "gap_equal": equal,
-        "gap_different": different,
-        "strength_equal": strength,
-        "strength_different": (1 - share) * _residual(different) ** 2,
-        "cosine_from_margins": (a - b) / (a + b),
-        "lambda_w": math.sqrt(strength / (len(labels) * ratio)),
-        "lambda_h": math.sqrt(strength * ratio / len(labels)),
-    }
+    return Effective(
+        gap_equal=equal,
+        gap_different=different,
+        strength_equal=strength,
+        strength_different=(1 - share) * _residual(different) ** 2,
+        cosine_from_margins=(a - b) / (a + b),
+        lambda_w=math.sqrt(strength / (len(labels) * ratio)),
+        lambda_h=math.sqrt(strength * ratio / len(labels)),
+    )
 
 
 def fit_strength(shares: Sequence[float], cosines: Sequence[float]) -> float:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
+from statistics import median_low
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from recipes.comparison.summary import interval
 from recipes.data import load_data
 from recipes.data.images import ImageData, ImageSet
+from recipes.intervals import Interval, interval
+from recipes.provenance import Provenance
 from recipes.training.network import Network, evaluate
 from recipes.training.result import RunResult, trained_network
 from recipes.training.settings import RunConfig
 from recipes.verification.effective import (
+    Effective,
     closed_form,
     effective_lambdas,
     fit_strength,
@@ -26,7 +28,7 @@ from recipes.verification.effective import (
 
 @dataclass(frozen=True)
 class SweepRun:
-    """Results of one trained network, all of them JSON values.
+    """Results of one trained network.
 
     Attributes:
         share: p of its training images.
@@ -35,8 +37,7 @@ class SweepRun:
         cosine: between the class vectors of label 0 of the two tasks, each less its task's mean.
         equal: test accuracy on images with equal labels, mean of both tasks.
         different: on images with different labels.
-        effective: see :func:`~recipes.verification.effective.effective_lambdas`; None for heads
-            that are not learned.
+        effective: λ's of learned heads; None for others.
     """
 
     share: float
@@ -45,7 +46,7 @@ class SweepRun:
     cosine: float
     equal: float
     different: float
-    effective: dict[str, float] | None
+    effective: Effective | None
 
     @property
     def at_share(self) -> float:
@@ -104,61 +105,124 @@ def _same(data: ImageSet) -> Tensor:
     return data.labels[:, 0] == data.labels[:, 1]
 
 
-def summarise(runs: Sequence[SweepRun]) -> dict[str, Any]:
-    """Put the runs of a sweep beside each other and beside theory.
+@dataclass(frozen=True)
+class Cell:
+    """The runs of a head at one share.
 
-    Args:
-        runs: of several heads, each with the same shares and seeds.
-
-    Returns:
-        JSON values: ``shares``; ``heads``, for each a list with a record a share of intervals over
-        seeds (:func:`recipes.comparison.summary.interval`): ``cosine``, ``at_share``, ``equal``,
-        ``different``, ``balanced``, and for learned heads medians of the effective λ's; ``fits``,
-        for each learned head the one number λ_W λ_H N whose curve is nearest (``strength``), and
-        root mean squares of the mean cosines less that curve (``rms``), less its limit
-        (``rms_from_limit``), less the closed form with λ's from the logit gaps (``rms_from_gaps``);
-        and ``runs``.
+    Attributes:
+        cosine: as in :class:`SweepRun`, like the next four, over seeds.
+        at_share: test accuracy on images that agree as often as the training images do.
+        equal: on images with equal labels.
+        different: on images with different labels.
+        balanced: when half of the images have equal labels.
+        effective: medians over seeds, of learned heads.
     """
+
+    cosine: Interval
+    at_share: Interval
+    equal: Interval
+    different: Interval
+    balanced: Interval
+    effective: Effective | None = None
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The closed form that is nearest to the cosines of a learned head.
+
+    Attributes:
+        strength: its λ_W λ_H N.
+        rms: root mean square of the mean cosines less that curve.
+        rms_from_limit: less the limit for vanishing λ's.
+        rms_from_gaps: less the closed form with λ's from the logit gaps.
+    """
+
+    strength: float
+    rms: float
+    rms_from_limit: float
+    rms_from_gaps: float
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The runs of a sweep beside each other and beside theory.
+
+    Attributes:
+        shares: in order.
+        heads: for each head, a cell a share.
+        fits: of learned heads.
+        runs: all of them.
+    """
+
+    shares: list[float]
+    heads: dict[str, list[Cell]]
+    fits: dict[str, Fit]
+    runs: list[SweepRun]
+
+    def effective(self, head: str) -> list[Effective]:
+        """λ's of a learned head, a share each."""
+        return [cell.effective for cell in self.heads[head] if cell.effective is not None]
+
+    def closed_forms(self, head: str) -> list[float]:
+        """Cosines by the closed form with λ's from the logit gaps of a learned head."""
+        return _closed_forms(self.shares, self.effective(head))
+
+
+@dataclass(frozen=True)
+class Summary(Sweep):
+    """A sweep and its origin; ``theory_images.json``.
+
+    Attributes:
+        settings: those that all runs share.
+        provenance: of the first run.
+        examined: commit of the measurement.
+    """
+
+    settings: dict[str, Any]
+    provenance: Provenance
+    examined: str | None
+
+
+def summarise(runs: Sequence[SweepRun]) -> Sweep:
+    """Put runs of several heads, each with the same shares and seeds, beside each other."""
     shares = sorted({run.share for run in runs})
-    heads = list(dict.fromkeys(run.head for run in runs))
     cells = {
         head: [_cell([r for r in runs if r.head == head and r.share == p]) for p in shares]
-        for head in heads
+        for head in dict.fromkeys(run.head for run in runs)
     }
-    fits = {}
-    for head in heads:
-        if head.startswith("learned"):
-            fits[head] = _fit(shares, cells[head])
-    return {
-        "shares": shares,
-        "heads": cells,
-        "fits": fits,
-        "runs": [asdict(run) for run in runs],
-    }
+    fits = {head: _fit(shares, own) for head, own in cells.items() if head.startswith("learned")}
+    return Sweep(shares, cells, fits, list(runs))
 
 
-def _cell(runs: Sequence[SweepRun]) -> dict[str, Any]:
-    measures = ("cosine", "at_share", "equal", "different", "balanced")
-    cell: dict[str, Any] = {name: interval([getattr(r, name) for r in runs]) for name in measures}
+def _cell(runs: Sequence[SweepRun]) -> Cell:
     found = [run.effective for run in runs if run.effective is not None]
-    if found:
-        cell["effective"] = {
-            name: float(torch.tensor([f[name] for f in found]).median()) for name in found[0]
-        }
-    return cell
+    medians = (median_low(getattr(f, field.name) for f in found) for field in fields(Effective))
+    return Cell(
+        cosine=interval([run.cosine for run in runs]),
+        at_share=interval([run.at_share for run in runs]),
+        equal=interval([run.equal for run in runs]),
+        different=interval([run.different for run in runs]),
+        balanced=interval([run.balanced for run in runs]),
+        effective=Effective(*medians) if found else None,
+    )
 
 
-def _fit(shares: Sequence[float], cells: Sequence[dict[str, Any]]) -> dict[str, float]:
-    cosines = [cell["cosine"]["mean"] for cell in cells]
+def _fit(shares: Sequence[float], cells: Sequence[Cell]) -> Fit:
+    cosines = [cell.cosine.mean for cell in cells]
     strength = fit_strength(shares, cosines)
-    read = [cell["effective"]["strength_equal"] for cell in cells]
+    read = [cell.effective for cell in cells if cell.effective is not None]
 
     def less(others: Iterable[float]) -> float:
         return rms(c - o for c, o in zip(cosines, others, strict=True))
 
-    return {
-        "strength": strength,
-        "rms": less(closed_form(shares, strength)),
-        "rms_from_limit": less(map(limit_cosine, shares)),
-        "rms_from_gaps": less(closed_form([p], c)[0] for p, c in zip(shares, read, strict=True)),
-    }
+    return Fit(
+        strength,
+        rms=less(closed_form(shares, strength)),
+        rms_from_limit=less(map(limit_cosine, shares)),
+        rms_from_gaps=less(_closed_forms(shares, read)),
+    )
+
+
+def _closed_forms(shares: Sequence[float], found: Sequence[Effective]) -> list[float]:
+    pairs = zip(shares, found, strict=True)
+    return [closed_form([share], f.strength_equal)[0] for share, f in pairs]

@@ -1,56 +1,24 @@
 import json
 import math
+from dataclasses import replace
 
 import pytest
+from recipe_results import finished_run
 
 from recipes.comparison.answer import asked_about, cards, verdict
 from recipes.comparison.figures import _error_axis
+from recipes.comparison.head_cost import HeadCost
+from recipes.comparison.reach import Level, Reach
 from recipes.comparison.report import reach_table, table, write_report
-from recipes.comparison.summary import PLAIN, compare, interval
+from recipes.comparison.summary import PLAIN, Comparison, compare
 from recipes.comparison.tuning import Trial, Tuned
+from recipes.intervals import Interval, interval
 from recipes.pages.canvas import new_figure
 from recipes.pages.tables import terminal_table
-from recipes.training.result import RunResult
-from recipes.training.settings import PRESETS
+from recipes.records import from_json, to_json
 from tests.html_page import Page
 
 pytestmark = pytest.mark.recipes
-
-MEASURES = ("s_nc1_ratio", "s_nc2_norms", "s_nc2_angles", "s_nc3", "s_nc4", "s_nc5")
-
-
-def finished_run(head, seed, accuracies, learned=True):
-    """A run whose mean test accuracy at each epoch is given."""
-    config = PRESETS["multi-digits"][1].to_json() | {"head": head, "seed": seed}
-    history = [
-        {
-            "epoch": epoch,
-            "train_seconds": 2.0 * epoch,
-            "train": {"samples": 4, "loss": 0.1, "accuracy": {"left": 1.0, "right": 1.0}},
-            "test": {"samples": 4, "loss": 0.1, "accuracy": {"left": a + 0.01, "right": a - 0.01}},
-            "collapse": dict.fromkeys(MEASURES, 1 / (epoch + 1)),
-        }
-        for epoch, a in enumerate(accuracies)
-    ]
-    counts = {
-        "head_parameters": 100 if learned else 0,
-        "model_parameters": 1100 if learned else 1000,
-        "checkpoint_bytes": 4400,
-        "optimizer_state_bytes": 8800,
-    }
-    provenance = {
-        "commit": "c" * 40,
-        "date": "2026-01-01T00:00:00+00:00",
-        "device": "<b>a machine</b>",
-        "processes": 1,
-        "cpu_threads": 2,
-        "mixed_precision": "no",
-        "python": "3.11",
-        "packages": {"torch": "2.13.0"},
-    }
-    gram = [[1.0, 0.0], [0.0, 1.0]]
-    return RunResult(config, history, {"left": 10, "right": 10}, gram, counts, provenance)
-
 
 @pytest.fixture
 def summary():
@@ -60,41 +28,46 @@ def summary():
         finished_run("learned", 1, [0.1, 0.92, 0.98]),
         finished_run("compound", 1, [0.1, 0.97, 0.975], learned=False),
     ]
-    cost = {"median": 1e-3, "iqr": 1e-5, "n": 10}
+    cost = HeadCost(median=1e-3, iqr=1e-5, n=10)
     return compare(runs, "learned", {"learned": cost, "compound": cost})
 
 
 def test_interval_is_students():
     # n = 3: t(0.975, 2) = 4.302653, standard deviation 1, so 4.302653 / sqrt(3)
     found = interval([1.0, 2.0, 3.0])
-    assert found["mean"] == 2.0
-    assert math.isclose(found["half"], 2.4841377, rel_tol=1e-6)
-    assert interval([5.0]) == {"mean": 5.0, "half": None, "n": 1}
+    assert found.mean == 2.0
+    assert math.isclose(found.half, 2.4841377, rel_tol=1e-6)
+    assert interval([5.0]) == Interval(5.0, None, 1)
+
+
+def test_a_summary_is_what_is_read_from_its_file(summary, tuned):
+    for written in (summary, tuned):
+        assert from_json(Comparison, json.loads(json.dumps(to_json(written)))) == written
 
 
 def test_differences_are_paired_by_seed(summary):
-    difference = summary["heads"]["compound"]["difference"]
+    difference = summary.heads["compound"].difference
     # +0.01 and -0.005; t(0.975, 1) = 12.706205, standard deviation 0.015 / sqrt(2)
-    assert math.isclose(difference["mean"], 0.0025)
-    assert math.isclose(difference["half"], 12.706205 * 0.0075, rel_tol=1e-6)
-    assert summary["heads"]["learned"]["difference"]["mean"] == 0
+    assert math.isclose(difference.mean, 0.0025)
+    assert math.isclose(difference.half, 12.706205 * 0.0075, rel_tol=1e-6)
+    assert summary.heads["learned"].difference.mean == 0
 
 
 def test_time_to_the_baselines_accuracy_counts_runs_that_reach_it(summary):
-    reach = summary["heads"]["compound"]["to_target"]
-    assert (reach["reached"], reach["of"]) == (1, 2)  # seed 1 ends below 0.98
-    assert (reach["epochs"]["mean"], reach["seconds"]["mean"]) == (1, 2.0)
-    assert summary["heads"]["learned"]["to_target"]["epochs"]["mean"] == 2
+    reach = summary.heads["compound"].to_target
+    assert (reach.reached, reach.of) == (1, 2)  # seed 1 ends below 0.98
+    assert (reach.epochs.mean, reach.seconds.mean) == (1, 2.0)
+    assert summary.heads["learned"].to_target.epochs.mean == 2
 
 
 def test_epochs_to_levels_that_a_head_reached_with_every_seed(summary):
     # Errors of learned: .90 .10 .04 and .90 .08 .02, of compound: .90 .04 .03 and .90 .03 .025;
     # of the ladder, 0.02 is reached by one seed only.
-    reach = summary["reach"]
-    assert [level["level"] for level in reach["test_error"]] == [0.5, 0.2, 0.1, 0.05]
-    assert [level["level"] for level in reach["s_nc4"]] == [5, 2, 1, 0.5]
+    reach = summary.reach
+    assert [level.level for level in reach["test_error"]] == [0.5, 0.2, 0.1, 0.05]
+    assert [level.level for level in reach["s_nc4"]] == [5, 2, 1, 0.5]
     epochs = {
-        head: [level["heads"][head]["epochs"]["mean"] for level in reach["test_error"]]
+        head: [level.heads[head].epochs.mean for level in reach["test_error"]]
         for head in ("learned", "compound")
     }
     assert epochs == {"learned": [1, 1, 1, 2], "compound": [1, 1, 1, 1]}
@@ -112,26 +85,19 @@ def test_levels_that_not_all_seeds_reach_are_marked():
 
 def test_a_measure_that_is_not_defined_before_training(tmp_path):
     run = finished_run("learned", 0, [0.1, 0.9, 0.95])
-    run.history[0]["collapse"]["s_nc4"] = None
+    run.history[0].collapse["s_nc4"] = None
     other = finished_run("compound", 0, [0.1, 0.9, 0.95], learned=False)
-    cost = {"median": 1e-3}
+    cost = HeadCost(1e-3, 0.0, 1)
     summary = compare([run, other], "learned", {"learned": cost, "compound": cost})
-    assert summary["heads"]["learned"]["curves"]["s_nc4"]["mean"] == [None, 1 / 2, 1 / 3]
-    assert json.dumps(summary, allow_nan=False)
+    assert summary.heads["learned"].curves["s_nc4"].mean == [None, 1 / 2, 1 / 3]
+    assert json.dumps(to_json(summary), allow_nan=False)
     cells = {line[0]: line[1:] for line in table(summary)}
     assert cells["S_NC4, start → end"] == ("– → 0.33", "1 → 0.33")
-    assert summary["reach"]["s_nc4"][2] == {  # 1, which compound has from the start
-        "level": 1.0,
-        "heads": {
-            "learned": summary["reach"]["s_nc4"][3]["heads"]["learned"],
-            "compound": {
-                "reached": 1,
-                "of": 1,
-                "epochs": {"mean": 0.0, "half": None, "n": 1},
-                "seconds": {"mean": 0.0, "half": None, "n": 1},
-            },
-        },
-    }
+    start = Interval(0.0, None, 1)
+    later = summary.reach["s_nc4"][3].heads["learned"]
+    assert summary.reach["s_nc4"][2] == Level(
+        1.0, {"learned": later, "compound": Reach(1, 1, start, start)}
+    )
     write_report(summary, tmp_path / "report.html")
     assert "nan" not in (tmp_path / "report.html").read_text().lower()
 
@@ -165,7 +131,7 @@ def test_table_has_a_column_a_head(summary):
 def test_the_answer_follows_from_the_interval(others, answer):
     runs = [finished_run("learned", seed, [a]) for seed, a in enumerate([0.96, 0.98])]
     runs += [finished_run("compound", s, [a], learned=False) for s, a in enumerate(others)]
-    costs = {"learned": {"median": 1e-3}, "compound": {"median": 9e-4}}
+    costs = {"learned": HeadCost(1e-3, 0.0, 1), "compound": HeadCost(9e-4, 0.0, 1)}
     found = verdict(compare(runs, "learned", costs))
     assert found.startswith("Should “compound” take the place of nn.Linear (“learned”)? ")
     assert answer in found
@@ -177,14 +143,14 @@ def test_the_answer_says_how_many_seeds_would_decide():
     accuracies = [0.950, 0.956, 0.953]
     runs = [finished_run("learned", seed, [0.955]) for seed in range(3)]
     runs += [finished_run("compound", seed, [a]) for seed, a in enumerate(accuracies)]
-    costs = {head: {"median": 1e-3} for head in ("learned", "compound")}
+    costs = {head: HeadCost(1e-3, 0.0, 1) for head in ("learned", "compound")}
     # -0.2 points, standard deviation 0.3: t(0.975, 6) 0.3 / sqrt(7) = 0.277 leaves -0.5 out
     assert "half a point behind, about 7 would." in verdict(compare(runs, "learned", costs))
 
 
 def test_one_seed_decides_nothing():
     runs = [finished_run("learned", 0, [0.9]), finished_run("compound", 0, [0.99])]
-    costs = {head: {"median": 1e-3} for head in ("learned", "compound")}
+    costs = {head: HeadCost(1e-3, 0.0, 1) for head in ("learned", "compound")}
     assert "Not decided: it ends +9.00 points" in verdict(compare(runs, "learned", costs))
     alone = compare(runs[:1], "learned", costs)
     assert "no fixed head" in verdict(alone)
@@ -192,7 +158,8 @@ def test_one_seed_decides_nothing():
 
 
 def test_cards_have_one_baseline_and_a_subject(summary):
-    summary["heads"]["compound"]["cost"] = {"median": 2e-3}
+    compound = replace(summary.heads["compound"], cost=HeadCost(2e-3, 0.0, 1))
+    summary = replace(summary, heads=summary.heads | {"compound": compound})
     for card in cards(summary):
         assert "compound" in card["label"]
         assert "learned" in card["label"]
@@ -218,26 +185,25 @@ def tuned():
         )
         for head, accuracy in best.items()
     }
-    costs = {head: {"median": 1e-3} for head in (*accuracies, PLAIN)}
+    costs = {head: HeadCost(1e-3, 0.0, 1) for head in (*accuracies, PLAIN)}
     return compare(runs, "learned", costs, plain=plain, tuned=trials)
 
 
 def test_tuned_heads_stand_beside_the_plain_one(tuned):
-    assert list(tuned["heads"]) == ["learned", "compound", "nearest", PLAIN]
-    assert math.isclose(tuned["heads"][PLAIN]["difference"]["mean"], -0.02)
-    assert "lr" not in tuned["settings"]  # which the heads do not share
+    assert list(tuned.heads) == ["learned", "compound", "nearest", PLAIN]
+    assert math.isclose(tuned.heads[PLAIN].difference.mean, -0.02)
+    assert "lr" not in tuned.settings  # which the heads do not share
     cells = {line[0].strip(): line[1:] for line in table(tuned)}
     assert cells["accuracy of the best trial"] == ("90.00%", "91.00%", "92.00%", "–")
     assert cells["lr of it"] == ("0.003", "0.003", "0.003", "0.01")
-    assert json.loads(json.dumps(tuned))["tuning"]["learned"]["trials"][1]["accuracy"] is None
+    assert json.loads(json.dumps(to_json(tuned)))["tuning"]["learned"]["trials"][1]["accuracy"] is None
 
 
 def test_the_answer_is_about_the_head_that_tuning_found_best(tuned):
     assert asked_about(tuned) == "nearest"
     assert "Should “nearest” take" in verdict(tuned)
     assert "Both were tuned alike." in verdict(tuned)
-    del tuned["tuning"]  # as results were before there was tuning
-    assert asked_about(tuned) == "compound"  # the first
+    assert asked_about(replace(tuned, tuning={})) == "compound"  # the first
 
 
 def test_the_page_shows_what_tuning_tried(tuned, tmp_path):

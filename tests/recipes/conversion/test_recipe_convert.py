@@ -1,19 +1,21 @@
-import json
 import sys
 from dataclasses import replace
 
 import pytest
 import torch
 from html_page import Page
+from recipe_results import finished_run
 from recipe_runs import TINY
 
 from etf_heads.geometry import compound_etf
 from recipes import convert
 from recipes.conversion.config import ConvertConfig
 from recipes.conversion.report import convert_table, convert_verdict
-from recipes.conversion.summary import Converted, summarise
+from recipes.conversion.summary import Converted, Summary, summarise
 from recipes.conversion.swap import CONVERSIONS, KEPT, swapped
 from recipes.data.digits import multi_digits
+from recipes.intervals import Interval
+from recipes.records import read_record
 from recipes.training.engine import train
 from recipes.training.result import RunResult, trained_network, write_weights
 
@@ -68,8 +70,8 @@ def test_a_classifier_that_is_an_etf_already_is_converted_without_loss(trained, 
 def test_training_goes_on_from_the_trained_network(trained, tmp_path):
     config, result = trained
     further = train(replace(config, output=tmp_path), make_network=swapped(config, KEPT))
-    assert further.history[0]["test"] == result.history[-1]["test"]
-    assert further.history[1]["train"]["loss"] < further.history[0]["train"]["loss"]
+    assert further.history[0].test == result.history[-1].test
+    assert further.history[1].train.loss < further.history[0].train.loss
 
 
 def test_differences_are_paired_by_seed():
@@ -79,14 +81,14 @@ def test_differences_are_paired_by_seed():
         Converted("learned", 1, KEPT, 0.1, trained=0.80, swapped=0.80, tuned=0.84),
         Converted("learned", 1, "from_linear", 0.1, trained=0.80, swapped=0.78, tuned=0.81),
     ]
-    found = summarise(runs)["heads"]["learned"]
-    assert found["trained"]["mean"] == pytest.approx(0.85)
-    way = found["ways"]["from_linear"]
-    assert way["swap"]["mean"] == pytest.approx(-0.03)  # -0.04 and -0.02
-    assert way["swap"]["half"] == pytest.approx(12.706205 * 0.01, rel=1e-6)  # t(0.975, 1)
-    (tuned,) = way["tuned"]
-    assert tuned["difference"] == {"mean": pytest.approx(0.01), "half": pytest.approx(0), "n": 2}
-    assert tuned["to_kept"]["mean"] == pytest.approx(-0.02)  # -0.01 and -0.03
+    found = summarise(runs, finished_run("learned", 0, [0.9])).heads["learned"]
+    assert found.trained.mean == pytest.approx(0.85)
+    way = found.ways["from_linear"]
+    assert way.swap.mean == pytest.approx(-0.03)  # -0.04 and -0.02
+    assert way.swap.half == pytest.approx(12.706205 * 0.01, rel=1e-6)  # t(0.975, 1)
+    (tuned,) = way.tuned
+    assert tuned.difference == Interval(pytest.approx(0.01), pytest.approx(0), 2)
+    assert tuned.to_kept.mean == pytest.approx(-0.02)  # -0.01 and -0.03
 
 
 @pytest.mark.parametrize(
@@ -103,8 +105,9 @@ def test_the_verdict_follows_from_the_intervals(after, sense):
         for seed in range(2)
         for way, tuned in ((KEPT, 0.9), ("a", after[seed]))
     ]
-    assert convert_verdict(summarise(runs)).endswith(sense)
-    assert "With one seed" in convert_verdict(summarise(runs[:2]))
+    first = finished_run("learned", 0, [0.9])
+    assert convert_verdict(summarise(runs, first)).endswith(sense)
+    assert "With one seed" in convert_verdict(summarise(runs[:2], first))
 
 
 def test_the_recipe_from_the_command_line(tmp_path, monkeypatch, capsys):
@@ -114,14 +117,14 @@ def test_the_recipe_from_the_command_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["convert.py", *arguments])
     convert.main()
     printed = capsys.readouterr().out
-    summary = json.loads((tmp_path / "convert.json").read_text())
+    summary = read_record(Summary, tmp_path / "convert.json")
     run = RunResult.read(tmp_path / "learned-seed3")
     lines = convert_table(summary)
     assert [line[0].strip() for line in lines[2:]] == [KEPT, *CONVERSIONS]
     assert all(title in printed for title in ("from_linear", "epoch at 0.001", "one seed"))
-    (kept,) = [r for r in summary["runs"] if r["way"] == KEPT]
-    accuracies = run.history[-1]["test"]["accuracy"].values()
-    assert kept["trained"] == kept["swapped"] == pytest.approx(sum(accuracies) / 2)
+    (kept,) = [r for r in summary.runs if r.way == KEPT]
+    accuracies = run.history[-1].test.accuracy.values()
+    assert kept.trained == kept.swapped == pytest.approx(sum(accuracies) / 2)
     page = Page()
     page.feed((tmp_path / "convert.html").read_text())
     assert page.is_self_contained()

@@ -81,7 +81,7 @@ def test_large_backbones_train_on_small_images(name, tmp_path):
     )
     result = train(replace(config, epochs=1, checkpoint_every=0, output=tmp_path / "run"))
     before, after = result.history
-    assert after["train"]["loss"] != before["train"]["loss"]
-    assert result.counts["model_parameters"] == sum(
+    assert after.train.loss != before.train.loss
+    assert result.counts.model_parameters == sum(
         p.numel() for p in build_network(config, multi_digits()).parameters()
     )

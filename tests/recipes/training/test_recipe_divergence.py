@@ -160,7 +160,7 @@ def test_a_step_that_the_scaler_of_fp16_skips_is_no_divergence(
     poison(monkeypatch, 3, value)
     result = train(replace(TINY, output=tmp_path / "run", checkpoint_every=1, epochs=1))
     assert scaled == [2.0**16] * 2 + [2.0**15] * 18  # the third was skipped
-    assert result.history[1]["train"]["loss"] < result.history[0]["train"]["loss"]
+    assert result.history[1].train.loss < result.history[0].train.loss
 
 
 def test_fp16_is_named_as_what_may_be_left_out(scaled, tmp_path, monkeypatch):

@@ -20,8 +20,8 @@ def test_every_head_trains(head, tmp_path):
     config = replace(TINY, head=head, epochs=1, checkpoint_every=0, output=tmp_path / "run")
     before, after = train(config).history
     # Twenty steps of a tiny network: better than it was, and than chance.
-    assert after["train"]["loss"] < 0.95 * before["train"]["loss"]
-    assert after["train"]["accuracy"]["left"] > 0.2
+    assert after.train.loss < 0.95 * before.train.loss
+    assert after.train.accuracy["left"] > 0.2
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -43,7 +43,7 @@ def test_fixed_heads_learn_a_length_and_biases_if_asked(head, tmp_path):
     output = tmp_path / "run"
     config = replace(TINY, head=head, learn_scale=True, bias=True, scale=2.0, output=output)
     result = train(replace(config, epochs=1, checkpoint_every=0))
-    assert result.counts["head_parameters"] == 1 + 20
+    assert result.counts.head_parameters == 1 + 20
     trained = load_file(output / "model.safetensors")
     assert trained["head.scale"].item() != 2.0
     assert trained["head.bias"].any()

@@ -119,5 +119,5 @@ def test_unit_rows_have_exact_gradients():
 def test_networks_learn_by_losses_of_cosines(loss, head, tmp_path):
     config = replace(TINY, head=head, loss=loss, epochs=1, checkpoint_every=0, **SPHERE)
     before, after = train(replace(config, output=tmp_path / "run")).history
-    assert after["train"]["loss"] < before["train"]["loss"]
-    assert after["train"]["accuracy"]["left"] > 0.2  # of ten classes
+    assert after.train.loss < before.train.loss
+    assert after.train.accuracy["left"] > 0.2  # of ten classes

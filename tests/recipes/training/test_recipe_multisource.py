@@ -83,7 +83,7 @@ def test_measures_are_those_of_each_task_on_its_own_images(config):
         own = data.train.labels[:, column] >= 0
         labels = data.train.labels[own, column]
         accuracy = (logits[task][own].argmax(1) == labels).double().mean().item()
-        assert row["train"]["accuracy"][task] == pytest.approx(accuracy)
+        assert row.train.accuracy[task] == pytest.approx(accuracy)
         loss += F.cross_entropy(logits[task][own], labels).item()
         alone = SingleTaskCollapse(features.shape[1], classes)
         alone.update(features[own], labels)
@@ -94,12 +94,12 @@ def test_measures_are_those_of_each_task_on_its_own_images(config):
         directions = [F.normalize(of - of.mean(0), dim=1) for of in (means, weight)]
         expected["nc3"] = float((directions[0] - directions[1]).square().sum(1).mean())
         for name, value in expected.items():
-            if f"m_{name}/{task}" in row["collapse"]:
-                assert row["collapse"][f"m_{name}/{task}"] == pytest.approx(value, abs=1e-5)
-    assert row["train"]["samples"] == 200
-    assert row["train"]["loss"] == pytest.approx(loss, rel=1e-5)
-    assert not [name for name in row["collapse"] if name.startswith("s_nc")]
-    assert {"m_nc1_ratio", "m_nc3", "m_nc4", "m_nc4/second"} <= set(row["collapse"])
+            if f"m_{name}/{task}" in row.collapse:
+                assert row.collapse[f"m_{name}/{task}"] == pytest.approx(value, abs=1e-5)
+    assert row.train.samples == 200
+    assert row.train.loss == pytest.approx(loss, rel=1e-5)
+    assert not [name for name in row.collapse if name.startswith("s_nc")]
+    assert {"m_nc1_ratio", "m_nc3", "m_nc4", "m_nc4/second"} <= set(row.collapse)
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -112,10 +112,10 @@ def test_every_head_trains_on_tasks_with_their_own_samples(config, name, tmp_pat
         "output": tmp_path / "run",
     }
     history = train(replace(config, **settings)).history
-    assert [row["epoch"] for row in history] == [0, 1, 2, 3, 4]
-    assert history[4]["train"]["loss"] < history[0]["train"]["loss"]
-    assert all(math.isfinite(v) for v in history[4]["collapse"].values())
-    assert set(history[4]["test"]["accuracy"]) == {"first", "second"}
+    assert [row.epoch for row in history] == [0, 1, 2, 3, 4]
+    assert history[4].train.loss < history[0].train.loss
+    assert all(math.isfinite(v) for v in history[4].collapse.values())
+    assert set(history[4].test.accuracy) == {"first", "second"}
 
 
 def test_fixed_heads_let_tasks_share_dimensions(config):
@@ -203,12 +203,12 @@ def test_two_processes_measure_tasks_with_their_own_samples_as_one_does(config, 
     assert run(one) == [0]
     assert run(two, processes=2) == [0, 0]
     (alone, _), (together, trained) = (RunResult.read(c.run_dir).history for c in (one, two))
-    for part in ("train", "test"):
-        assert together[part]["samples"] == alone[part]["samples"]
-        assert together[part]["loss"] == pytest.approx(alone[part]["loss"])
-        assert together[part]["accuracy"] == pytest.approx(alone[part]["accuracy"])
-    assert together["collapse"] == pytest.approx(alone["collapse"], rel=1e-4, abs=1e-6)
-    assert trained["train"]["loss"] < together["train"]["loss"]
+    for both, one in ((together.train, alone.train), (together.test, alone.test)):
+        assert both.samples == one.samples
+        assert both.loss == pytest.approx(one.loss)
+        assert both.accuracy == pytest.approx(one.accuracy)
+    assert together.collapse == pytest.approx(alone.collapse, rel=1e-4, abs=1e-6)
+    assert trained.train.loss < together.train.loss
 
 
 def test_two_processes_take_the_steps_of_one(config, tmp_path):

@@ -40,7 +40,7 @@ def test_momentum_of_sgd_is_resumed(tmp_path):
 
 def test_two_processes_killed_in_mid_epoch_end_with_the_same_metrics(straight, tmp_path):
     result = kill_in_mid_epoch(replace(straight, epochs=1), tmp_path, processes=2)
-    assert result.provenance["processes"] == 2
+    assert result.provenance.processes == 2
 
 
 def test_a_checkpoint_holds_nothing_to_unpickle_but_what_accelerate_loads_safely(straight):

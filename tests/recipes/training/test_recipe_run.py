@@ -32,10 +32,9 @@ def flat(row):
     """The measured numbers of a record, by path."""
     return {
         f"{part}/{name}": value
-        for part in ("train", "test")
-        for name, value in (row[part] | row[part]["accuracy"]).items()
-        if name != "accuracy"
-    } | {f"collapse/{name}": value for name, value in row["collapse"].items()}
+        for part, scores in (("train", row.train), ("test", row.test))
+        for name, value in {"samples": scores.samples, "loss": scores.loss, **scores.accuracy}.items()
+    } | {f"collapse/{name}": value for name, value in row.collapse.items()}
 
 
 @pytest.fixture(scope="module")
@@ -54,13 +53,13 @@ def test_result_on_disk_is_the_one_returned(result):
 
 
 def test_history_has_a_record_before_training_and_one_an_epoch(result):
-    assert [row["epoch"] for row in result.history] == [0, 1]
+    assert [row.epoch for row in result.history] == [0, 1]
     before, after = result.history
-    assert before["train_seconds"] == 0 < after["train_seconds"]
-    assert before["train"]["samples"] == 10_000
-    assert before["test"]["samples"] == 2_000
-    assert list(before["test"]["accuracy"]) == ["left", "right"]
-    assert after["train"]["loss"] < before["train"]["loss"]
+    assert before.train_seconds == 0 < after.train_seconds
+    assert before.train.samples == 10_000
+    assert before.test.samples == 2_000
+    assert list(before.test.accuracy) == ["left", "right"]
+    assert after.train.loss < before.train.loss
     assert all(math.isfinite(value) for value in flat(after).values())
 
 
@@ -68,12 +67,12 @@ def test_counts_are_those_of_the_saved_weights(result):
     weights = Path(result.config["output"]) / "model.safetensors"
     network = build_network(replace(SHORT, head="learned-norm"), multi_digits())
     load_model(network, weights)
-    assert result.counts["head_parameters"] == 20 * 20 + 20
-    assert result.counts["model_parameters"] == sum(p.numel() for p in network.parameters())
-    assert result.counts["checkpoint_bytes"] == sum(v.nbytes for v in load_file(weights).values())
-    moments = 2 * 4 * result.counts["model_parameters"]
+    assert result.counts.head_parameters == 20 * 20 + 20
+    assert result.counts.model_parameters == sum(p.numel() for p in network.parameters())
+    assert result.counts.checkpoint_bytes == sum(v.nbytes for v in load_file(weights).values())
+    moments = 2 * 4 * result.counts.model_parameters
     steps = 4 * len(list(network.parameters()))
-    assert result.counts["optimizer_state_bytes"] == moments + steps
+    assert result.counts.optimizer_state_bytes == moments + steps
 
 
 def test_gram_holds_the_cosines_of_centred_class_vectors(result):
@@ -89,10 +88,11 @@ def test_gram_holds_the_cosines_of_centred_class_vectors(result):
 
 def test_provenance_names_code_machine_and_libraries(result):
     provenance = result.provenance
-    assert provenance["processes"] == 1
-    assert provenance["mixed_precision"] == "no"
-    assert provenance["packages"]["torch"] == torch.__version__.partition("+")[0]
-    assert {"commit", "date", "device", "python"} <= set(provenance)
+    assert provenance.processes == 1
+    assert provenance.mixed_precision == "no"
+    assert provenance.packages["torch"] == torch.__version__.partition("+")[0]
+    assert provenance.device
+    assert provenance.date
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -118,11 +118,11 @@ def test_bfloat16_accumulation_and_a_tracker_together(tmp_path):
     done = launch([sys.executable, "recipes/train.py"], config, *options.split())
     assert done.returncode == 0, done.stderr
     result = RunResult.read(config.run_dir)
-    assert result.provenance["mixed_precision"] == "bf16"
-    assert result.history[1]["train"]["loss"] < result.history[0]["train"]["loss"]
+    assert result.provenance.mixed_precision == "bf16"
+    assert result.history[1].train.loss < result.history[0].train.loss
     events = reader.EventAccumulator(str(config.run_dir / "etf_heads")).Reload()
     logged = {event.step: event.value for event in events.Scalars("test/loss")}
-    assert logged == pytest.approx({row["epoch"]: row["test"]["loss"] for row in result.history})
+    assert logged == pytest.approx({row.epoch: row.test.loss for row in result.history})
 
 
 def launch(command, config, *options, **variables):
@@ -153,7 +153,7 @@ def test_two_processes_measure_what_one_measures(result, tmp_path):
     done = launch([sys.executable, *launcher.split()], config)
     assert (config.run_dir / "result.json").exists(), done.stderr
     two = RunResult.read(config.run_dir)
-    assert two.provenance["processes"] == 2
+    assert two.provenance.processes == 2
 
     # The same untrained network, measured by one process and by two.
     assert flat(two.history[0]) == pytest.approx(flat(result.history[0]), rel=1e-4)
@@ -164,8 +164,8 @@ def test_two_processes_measure_what_one_measures(result, tmp_path):
     load_model(network, config.run_dir / "model.safetensors")
     one = measure(make_accelerator(config), network, data)
     assert flat(two.history[-1]) == pytest.approx(flat(one), rel=1e-4)
-    assert two.history[-1]["train"]["samples"] == 10_000
-    assert two.history[-1]["test"]["samples"] == 2_000
+    assert two.history[-1].train.samples == 10_000
+    assert two.history[-1].test.samples == 2_000
 
 
 def test_processes_that_do_not_know_of_each_other_are_refused(tmp_path):
@@ -184,7 +184,7 @@ def test_what_is_not_defined_is_null(tmp_path):
     assert RunResult.read(config.run_dir) == result
     text = (config.run_dir / "result.json").read_text()
     json.loads(text, parse_constant=pytest.fail)  # called for NaN and infinities only
-    start, end = (row["collapse"] for row in result.history)
+    start, end = (row.collapse for row in result.history)
     assert start["s_nc4"] is None  # all class vectors are zero
     assert all(math.isfinite(value) for value in end.values())
     assert tracker_scalars({"collapse": start}).keys() == {
@@ -217,7 +217,7 @@ def test_a_tracker_that_is_missing_is_named(tmp_path):
 
 def test_no_epochs_measure_the_untrained_network(tmp_path):
     result = train(replace(SHORT, epochs=0, output=tmp_path / "run"))
-    assert [row["epoch"] for row in result.history] == [0]
+    assert [row.epoch for row in result.history] == [0]
     assert load_file(tmp_path / "run" / "model.safetensors")
 
 

@@ -251,8 +251,8 @@ def test_every_strategy_trains_two_epochs_and_is_recorded(name, head, tmp_path):
         replace(SMALL, weighting=name, head=head, batch_size=150, output=tmp_path / "run")
     )
     assert RunResult.read(tmp_path / "run").config["weighting"] == name
-    assert min(result.history[-1]["test"]["accuracy"].values()) > 0.4  # 0.1 is chance
-    assert all(math.isfinite(value) for value in result.history[-1]["collapse"].values())
+    assert min(result.history[-1].test.accuracy.values()) > 0.4  # 0.1 is chance
+    assert all(math.isfinite(value) for value in result.history[-1].collapse.values())
 
 
 @pytest.mark.parametrize("name", ["mgda", "famo", "dwa"])
@@ -260,8 +260,8 @@ def test_the_forward_pass_may_be_in_bfloat16(name, tmp_path):
     config = replace(SMALL, weighting=name, mixed_precision="bf16", output=tmp_path / "run")
     assert run(replace(config, batch_size=150)) == [0]
     result = RunResult.read(config.run_dir)
-    assert result.provenance["mixed_precision"] == "bf16"
-    assert result.history[2]["train"]["loss"] < 0.8 * result.history[0]["train"]["loss"]
+    assert result.provenance.mixed_precision == "bf16"
+    assert result.history[2].train.loss < 0.8 * result.history[0].train.loss
 
 
 IMAGE_BY_IMAGE = replace(

@@ -1,0 +1,61 @@
+"""Means over seeds with their 95% intervals, by Student's t."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from scipy import stats
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean and the 95% interval around it.
+
+    Attributes:
+        mean: of the values.
+        half: half the width of the interval; None for a single value.
+        n: number of values.
+    """
+
+    mean: float
+    half: float | None
+    n: int
+
+    @property
+    def spread(self) -> float:
+        """The half width, 0 where there is none."""
+        return self.half or 0.0
+
+
+def interval(values: Sequence[float]) -> Interval:
+    """Mean and 95% interval of the mean by Student's t."""
+    n = len(values)
+    mean = math.fsum(values) / n
+    if n == 1:
+        return Interval(mean, None, 1)
+    spread = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1))
+    return Interval(mean, half_width(spread, n), n)
+
+
+def half_width(spread: float, n: int) -> float:
+    """Half of the 95% interval of a mean of n values with this standard deviation."""
+    return float(stats.t.ppf(0.975, n - 1)) * spread / math.sqrt(n)
+
+
+def seeds_needed(gap: float, spread: float, n: int) -> int | None:
+    """The least number of seeds, above n, whose interval would leave a gap out.
+
+    Args:
+        gap: distance of the mean from what it is held against.
+        spread: standard deviation over seeds.
+        n: seeds so far.
+
+    Returns:
+        The number, at the mean and spread seen; None beyond 10,000.
+    """
+    counts = range(n + 1, 10_001)
+    decided = bisect_left(counts, True, key=lambda count: half_width(spread, count) <= gap)
+    return counts[decided] if decided < len(counts) else None
