@@ -17,7 +17,7 @@ collapsed (each class says so).
   :class:`BufferDistortion` of the images that are replayed against it.
 - :func:`error_exponent` of class vectors and means, and :func:`separation_fuzziness` with
   :func:`separation_law` from layer to layer.
-- ``plot_values``, ``plot_gram`` and ``plot_class_plane`` draw (with matplotlib).
+- ``plot_values``, ``plot_gram``, ``plot_cosines`` and ``plot_class_plane`` draw (with matplotlib).
 """
 
 from etf_heads.collapse._buffer import BufferDistortion
@@ -37,7 +37,7 @@ from etf_heads.collapse._multitask import (
     multi_task_collapse,
     per_task_statistics,
 )
-from etf_heads.collapse._plot import plot_class_plane, plot_gram, plot_values
+from etf_heads.collapse._plot import plot_class_plane, plot_cosines, plot_gram, plot_values
 from etf_heads.collapse._regression import RegressionCollapse, regression_collapse
 from etf_heads.collapse._separation import separation_fuzziness, separation_law
 from etf_heads.collapse._single import (
@@ -72,6 +72,7 @@ __all__ = [
     "one_versus_rest_margin",
     "per_task_statistics",
     "plot_class_plane",
+    "plot_cosines",
     "plot_gram",
     "plot_values",
     "pooled",

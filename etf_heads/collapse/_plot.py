@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_BLACK = "#111111"
+
 Values = Mapping[str, float]
 """The result of a measure's ``compute``."""
 
@@ -92,16 +94,47 @@ def plot_gram(
     tasks = Tasks.parse(tasks)
     vectors = class_vectors(weight, tasks, weight.shape[-1], torch.device("cpu"))
     units = torch.cat([frames.unit_rows(frames.centred(own)) for own in vectors])
+    return plot_cosines(units @ units.T, tasks, ax=ax)
+
+
+def plot_cosines(
+    cosines: Tensor, tasks: TaskSpec | Tasks, *, ax: Axes | None = None, colorbar: bool = True
+) -> tuple[Figure, Axes]:
+    """Heat map of cosines that are known already, from blue (-1) to red (1).
+
+    Args:
+        cosines: (sum K_t, sum K_t) between the class vectors of all tasks; or (n, sum K_t), of
+            other vectors with these. NaN stays white.
+        tasks: class counts by task name, or in order; ``[K]`` for one task.
+        ax: where to draw; a new figure when None.
+        colorbar: whether to draw a colour bar; several heat maps may share one, of
+            ``ax.images[0]``.
+
+    Raises:
+        ImportError: without matplotlib.
+        ValueError: if the columns are not those of the tasks.
+    """
+    tasks = Tasks.parse(tasks)
+    if cosines.ndim != 2 or cosines.shape[1] != tasks.total:
+        raise ValueError(
+            f"cosines of shape {tuple(cosines.shape)}: a column is needed for each of the "
+            f"{tasks.total} classes"
+        )
     figure, ax = _axes(ax)
-    image = ax.imshow((units @ units.T).numpy(), cmap="RdBu_r", vmin=-1, vmax=1)
+    values = cosines.detach().cpu().numpy()
+    image = ax.imshow(values, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
+    square = len(cosines) == tasks.total
     for rows in tasks.slices[1:]:
-        ax.axhline(rows.start - 0.5, color="black", linewidth=0.8)
-        ax.axvline(rows.start - 0.5, color="black", linewidth=0.8)
-    middles = [(rows.start + rows.stop - 1) / 2 for rows in tasks.slices]
+        if square:
+            ax.axhline(rows.start - 0.5, color=_BLACK, linewidth=0.6)
+        ax.axvline(rows.start - 0.5, color=_BLACK, linewidth=0.6)
     if tasks.names:
+        middles = [(rows.start + rows.stop - 1) / 2 for rows in tasks.slices]
         ax.set_xticks(middles, tasks.names)
-        ax.set_yticks(middles, tasks.names)
-    figure.colorbar(image, ax=ax, label="cosine")
+        if square:
+            ax.set_yticks(middles, tasks.names)
+    if colorbar:
+        figure.colorbar(image, ax=ax, label="cosine")
     return figure, ax
 
 
