@@ -88,7 +88,7 @@ RESULTS = (
         _claim,
         (
             *("single-source", "multi-source", "weighting", "dissection", "imbalance"),
-            *("correlation", "saliency", "parameter-efficient", "defaults", "ahead"),
+            *("correlation", "saliency", "parameter-efficient", "defaults", "ahead", "replay"),
         ),
     ),
 )

@@ -24,6 +24,7 @@ CLAIMS = (
     "parameter-efficient",
     "defaults",
     "ahead",
+    "replay",
 )
 """Names of all claims; their files are called the same."""
 

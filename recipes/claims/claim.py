@@ -31,6 +31,9 @@ Size = Literal["reduced", "full"]
 Verdict = Literal["met", "not met", "undecided"]
 """Of a criterion: its interval is right of its threshold, wrong of it, or has it within."""
 
+Relation = Literal["at most", "at least"]
+"""Of a mean to its threshold."""
+
 Settings = Mapping[str, Any]
 """Fields of :class:`recipes.training.settings.RunConfig`."""
 
@@ -118,7 +121,7 @@ class Criterion:
 
     statement: str
     values: list[float]
-    relation: Literal["at most", "at least"]
+    relation: Relation
     threshold: float
     why: str
     interval: Interval = field(init=False)
@@ -249,7 +252,7 @@ def points_ahead(records: Sequence[Record], others: Sequence[Record]) -> list[fl
 def accuracy_ahead(
     evidence: Evidence,
     pair: tuple[str, str],
-    relation: Literal["at most", "at least"],
+    relation: Relation,
     threshold: float,
     why: str,
 ) -> Criterion:

@@ -6,7 +6,8 @@ per-sample Python runs while training. A new one is a function from :class:`Data
 
 - Composed of two pictures, a task each: ``multi-digits``, ``multi-mnist-10-10``,
   ``multi-cifar10-10-10``, and ``binary-digits-SHARE``, whose labels agree in that share of images.
-- Several tasks on each image: ``cifar100-cross-10x10``, ``celeba``. One task: ``cifar100``.
+- Several tasks on each image: ``cifar100-cross-10x10``, ``celeba``.
+- One task: ``digits``, ``mnist``, ``cifar100``.
 - Tasks with samples of their own: ``cifar100-split-5x20``. Any of these: ``image-folder``.
 
 Everything random here has a fixed seed: a data set with given options is always the same one.
@@ -76,6 +77,8 @@ def binary_digits_name(share: float) -> str:
 
 
 DATASETS: dict[str, DataSource] = {
+    "digits": DataSource(_function("digits", "single_digits"), SAMPLING),
+    "mnist": DataSource(_function("mnist_cifar", "mnist"), SIZED),
     "multi-digits": DataSource(_function("digits", "multi_digits"), SAMPLING),
     "multi-mnist-10-10": DataSource(_function("mnist_cifar", "multi_mnist"), SIZED),
     "multi-cifar10-10-10": DataSource(_function("mnist_cifar", "multi_cifar10"), SIZED),

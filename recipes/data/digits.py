@@ -1,4 +1,4 @@
-"""Two-digit images from the handwritten digits that ship inside scikit-learn: no download."""
+"""The handwritten digits that ship inside scikit-learn, alone and two in an image: no download."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from recipes.data.images import ImageData
+from recipes.data.labelled import labelled, one_task
 from recipes.data.options import DataOptions
 from recipes.data.pairs import beside, composed, side_by_side, split_by_class
 from recipes.data.pictures import Pictures
@@ -17,6 +18,22 @@ TRAIN_BINARY = 4000
 """Training images of :func:`binary_digits`, whatever the share."""
 
 DEFAULTS = DataOptions()
+
+
+def single_digits(options: DataOptions = DEFAULTS) -> ImageData:
+    """The 1,797 handwritten digits that ship inside scikit-learn, 8 x 8 pixels, one task.
+
+    One in three of each digit is held out, so that a class has about 120 training images.
+    """
+    scans, *parts = _digit_scans(test_share=1 / 3)
+    train, test = (_of_classes(scans, own) for own in parts)
+    return labelled(
+        train.labelled(one_task(train.labels)),
+        test.labelled(one_task(test.labels)),
+        {"digit": 10},
+        options,
+        flip=False,
+    )
 
 
 @cache
@@ -74,13 +91,13 @@ def binary_digits(share: float) -> ImageData:
     )
 
 
-def _digit_scans() -> tuple[Tensor, list[Tensor], list[Tensor]]:
+def _digit_scans(test_share: float = 0.2) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     """All scans, and those of each digit that are for training and for testing."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
     scans = torch.from_numpy(digits.images).mul(255 / 16).round().to(torch.uint8)
-    return scans, *split_by_class(torch.from_numpy(digits.target), test_share=0.2)
+    return scans, *split_by_class(torch.from_numpy(digits.target), test_share)
 
 
 def _of_classes(scans: Tensor, by_digit: list[Tensor]) -> Pictures:

@@ -48,6 +48,18 @@ def _in_corners(
     )
 
 
+def mnist(options: DataOptions) -> ImageData:
+    """MNIST, one task of ten digits."""
+    train, test = _read("MNIST", 10, "L", options)
+    return labelled(
+        train.labelled(one_task(train.labels)),
+        test.labelled(one_task(test.labels)),
+        {"digit": 10},
+        options,
+        flip=False,
+    )
+
+
 def cifar100(options: DataOptions) -> ImageData:
     """CIFAR-100, one task of 100 classes."""
     train, test = _read("CIFAR100", 100, "RGB", options)

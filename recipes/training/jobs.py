@@ -12,13 +12,15 @@ import torch
 from accelerate.utils import DistributedType, tqdm
 
 from recipes.training.processes import process_state
-from recipes.training.settings import RunConfig
+
+C = TypeVar("C")
+"""A configuration."""
 
 T = TypeVar("T")
 """The result of a function of a configuration; a module-level function, which processes find."""
 
 
-def train_all(runs: Sequence[tuple[Callable[[RunConfig], T], RunConfig]], jobs: int = 1) -> list[T]:
+def train_all(runs: Sequence[tuple[Callable[[C], T], C]], jobs: int = 1) -> list[T]:
     """Train runs, several at once, each in a process of its own.
 
     Args:

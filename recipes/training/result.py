@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors.torch import load_model, save_model
@@ -81,7 +81,25 @@ def terminal_epoch(history: Sequence[Epoch]) -> int | None:
     return next((row.epoch for row in history if min(row.train.accuracy.values()) == 1), None)
 
 
-def open_run_directory(config: RunConfig) -> RunResult | None:
+class RunSettings(Protocol):
+    """What a run's directory has to know of its settings."""
+
+    @property
+    def run_dir(self) -> Path:
+        """The directory."""
+
+    @property
+    def resume(self) -> bool:
+        """Whether to go on with the run that is there."""
+
+    def to_json(self) -> dict[str, Any]:
+        """All settings as JSON values."""
+
+    def differences(self, saved: dict[str, Any]) -> list[str]:
+        """Settings in which a saved run would have gone another way."""
+
+
+def open_run_directory(config: RunSettings) -> RunResult | None:
     """Make the run's directory, or check that an existing one may be gone on with.
 
     Returns:
