@@ -29,8 +29,9 @@ class Options:
         heads: what to compare; the first is the baseline of the others. nn.Linear on features as
             they come (learned), on batch-normalised ones (learned-norm), on these without a bias
             (no-bias); on these, class vectors of length 1 that are learned (cosine) or frozen
-            (random-rows), and simplex ETFs of lengths 1 and 4 (etf, etf-4); an ETF on features as
-            they come (etf-plain).
+            (random-rows), and simplex ETFs of lengths 1 and 4 (etf, etf-4), in a random orientation
+            (etf-random) or in as few coordinates as they need (etf-canonical); an ETF on features
+            as they come (etf-plain).
         buffers: shares of the earlier classes' images that are kept.
         seeds: each head is trained with each of them; intervals need two or more.
         epochs: passes over each session's images; by default 30 (digits) or 8 (mnist).

@@ -14,7 +14,16 @@ if TYPE_CHECKING:
 
 DataName = Literal["digits", "mnist"]
 HeadName = Literal[
-    "learned", "learned-norm", "no-bias", "cosine", "random-rows", "etf", "etf-4", "etf-plain"
+    "learned",
+    "learned-norm",
+    "no-bias",
+    "cosine",
+    "random-rows",
+    "etf",
+    "etf-4",
+    "etf-plain",
+    "etf-random",
+    "etf-canonical",
 ]
 
 REDUCED: dict[str, dict[str, Any]] = {
@@ -138,12 +147,19 @@ def _unit_rows(*, learned: bool) -> HeadBuilder:
     return build
 
 
-def _etf(scale: float, *, normalised: bool = True) -> HeadBuilder:
+def _etf(
+    scale: float = 1.0, *, normalised: bool = True, orientation: str | None = None
+) -> HeadBuilder:
     def build(features: int, tasks: Mapping[str, int]) -> nn.Module:
+        import torch
+
         from etf_heads import CompoundETFHead
 
+        place = orientation
+        if place == "random":  # another one for each seed of a run
+            place = f"random:{int(torch.randint(1 << 31, ()))}"
         kind: Literal["batch"] | None = "batch" if normalised else None
-        return CompoundETFHead(features, tasks, scale=scale, feature_norm=kind)
+        return CompoundETFHead(features, tasks, orientation=place, scale=scale, feature_norm=kind)
 
     return build
 
@@ -154,10 +170,13 @@ HEADS: dict[HeadName, HeadBuilder] = {
     "no-bias": _linear(bias=False),
     "cosine": _unit_rows(learned=True),
     "random-rows": _unit_rows(learned=False),
-    "etf": _etf(1.0),
+    "etf": _etf(),
     "etf-4": _etf(4.0),
-    "etf-plain": _etf(1.0, normalised=False),
+    "etf-plain": _etf(normalised=False),
+    "etf-random": _etf(orientation="random"),
+    "etf-canonical": _etf(orientation="canonical"),
 }
 """Heads by name, behind batch normalisation without parameters but for learned and etf-plain:
 nn.Linear without and with it, and without a bias; learned class vectors of length 1; the same,
-frozen as they start; simplex ETFs of lengths 1 and 4, and of length 1 without normalisation."""
+frozen as they start; simplex ETFs of lengths 1 and 4, of length 1 without normalisation, in an
+orientation drawn by the seed, and in as few coordinates as they need."""

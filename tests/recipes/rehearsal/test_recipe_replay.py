@@ -78,6 +78,12 @@ def test_heads_of_a_seed_start_from_one_backbone():
     assert {head for head, n in networks.items() if n.head.norm is None} == {"learned", "etf-plain"}
     with_bias = {head for head, n in networks.items() if n.head.bias is not None}
     assert with_bias == {"learned", "learned-norm"}
+    turned = [
+        make_network(SessionsRun(head="etf-random", seed=seed), digits()).head.weight
+        for seed in (0, 0, 1)
+    ]
+    assert torch.equal(turned[0], turned[1])
+    assert not torch.equal(turned[0], turned[2])
     other = make_network(SessionsRun(seed=1), digits()).backbone.state_dict()
     assert not torch.equal(other["1.weight"], first["1.weight"])
 
