@@ -46,7 +46,7 @@ def check_range(labels: Tensor, tasks: Tasks, *, no_label: int | None = None) ->
     """
     if not labels.numel():
         return False
-    low, high = (int(extreme) for extreme in labels.aminmax())
+    low, high = torch.stack(labels.aminmax()).tolist()
     if low >= 0 and high < min(tasks.sizes):
         return no_label is None or no_label < 0
     flat = labels.reshape(-1, len(tasks))

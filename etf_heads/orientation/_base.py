@@ -58,7 +58,8 @@ class Orientation(Specified):
         """
         if (recorded := call_recorded(self, features, scale, centred)) is not None:
             return recorded
-        coordinates = self.project(features, scale)
+        # Orientations of users need not take a scale where there is none.
+        coordinates = self.project(features) if scale == 1 else self.project(features, scale)
         return centre(coordinates, centred) if centred else coordinates
 
     def extra_repr(self) -> str:

@@ -38,7 +38,7 @@ def both(tmp_path_factory):
 
 
 def losses(config):
-    return [row[part]["loss"] for row in metrics(config.run_dir) for part in ("train", "test")]
+    return [s.loss for row in metrics(config.run_dir) for s in (row.train, row.test)]
 
 
 @pytest.mark.slow
