@@ -11,7 +11,7 @@ tenth and ninetieth percentile. Peak memory is measured in a process of its own 
               ModuleDict of them.
 - linear-fused-adamw: the same with AdamW(fused=True).
 - linear-joined:      all tasks in one nn.Linear and one F.cross_entropy, AdamW(fused=True).
-- linear-chunked:     torch.nn.functional.linear_cross_entropy with its default chunks, of all tasks
+- linear-chunked:     torch.nn.functional.linear_cross_entropy with its default chunks, of up to two tasks
               in turn, and AdamW(fused=True); where torch has it (2.13 and later).
 - dense:      a fixed head with a stored matrix (orientation "random:0") and F.cross_entropy.
 - tiled, hadamard, canonical:        fixed heads by orientation, and F.cross_entropy.
@@ -206,7 +206,8 @@ def methods_for(size: Sequence[int], device: str) -> list[str]:
     learned = list(LEARNED)
     if size[2] == 1:
         learned.remove("linear-joined")  # the same as linear-fused-adamw
-    if not hasattr(nn, "LinearCrossEntropyOptions"):
+    # Of many small tasks in turn it takes hundreds of times as long as nn.Linear: nobody's choice.
+    if size[2] > 2 or not hasattr(nn, "LinearCrossEntropyOptions"):
         learned.remove("linear-chunked")
     methods = [*FLOORS, *learned, *ORIENTATIONS, *FUSED]
     if kernels.is_enabled():
