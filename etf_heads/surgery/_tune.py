@@ -59,7 +59,8 @@ def tune_layer(
     Note:
         Replace the head first: the connection ends at the classifier that is there. It has no
         parameters and is not in ``state_dict``: to use weights that were tuned with it, call this
-        on the model that they were loaded into, too.
+        on the model that they were loaded into, too. ``torch.compile`` takes such a model
+        from torch 2.14 on.
 
     Example:
         >>> import torch
