@@ -11,8 +11,8 @@ tenth and ninetieth percentile. Peak memory is measured in a process of its own 
               ModuleDict of them.
 - linear-fused-adamw: the same with AdamW(fused=True).
 - linear-joined:      all tasks in one nn.Linear and one F.cross_entropy, AdamW(fused=True).
-- linear-chunked:     torch.nn.functional.linear_cross_entropy with its default chunks, of up to two tasks
-              in turn, and AdamW(fused=True); where torch has it (2.13 and later).
+- linear-chunked:     torch.nn.functional.linear_cross_entropy with its default chunks, of up to two
+              tasks in turn, and AdamW(fused=True); where torch has it (2.13 and later).
 - dense:      a fixed head with a stored matrix (orientation "random:0") and F.cross_entropy.
 - tiled, hadamard, canonical:        fixed heads by orientation, and F.cross_entropy.
 - tiled-fused, hadamard-fused, canonical-fused:  the same with losses.CompoundCrossEntropy.

@@ -59,8 +59,8 @@ def tune_layer(
     Note:
         Replace the head first: the connection ends at the classifier that is there. It has no
         parameters and is not in ``state_dict``: to use weights that were tuned with it, call this
-        on the model that they were loaded into, too. ``torch.compile`` takes such a model
-        from torch 2.14 on.
+        on the model that they were loaded into, too. ``torch.compile`` of torch
+        2.13 fails on such a model, in Dynamo; that of 2.15 takes it.
 
     Example:
         >>> import torch
