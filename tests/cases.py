@@ -335,6 +335,11 @@ def observed(
     return h, dict(zip(tasks, labels, strict=True)) if isinstance(tasks, dict) else labels
 
 
+def class_means(h: torch.Tensor, y: torch.Tensor, classes: int) -> torch.Tensor:
+    """Means of the features of each class, one class at a time."""
+    return torch.stack([h[y == k].mean(0) for k in range(classes)])
+
+
 def parts(case: HeadCase) -> set[str]:
     """What compilers and tracers meet in a head: code, orientation, norm, tasks and options."""
     head = case.make()

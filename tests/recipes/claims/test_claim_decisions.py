@@ -1,0 +1,253 @@
+"""Decisions of each claim: a single number on the wrong side is enough."""
+
+import copy
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from claim_evidence import BENT, COLLAPSED, criteria_of, end_at, record, supporting
+
+from recipes.claims import CLAIMS, find_claim
+from recipes.claims.defaults import VARIANTS as DEFAULTS
+from recipes.training.weighting import WEIGHTINGS
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+def test_a_claim_holds_on_numbers_that_support_it(name):
+    claim = find_claim(name)
+    assert all(criterion.verdict == "met" for criterion in criteria_of(claim, supporting(claim)))
+
+
+@pytest.mark.parametrize("measure", COLLAPSED)
+@pytest.mark.parametrize("value", [None, math.nan, 5.0])
+def test_every_measure_decides(measure, value):
+    claim = find_claim("single-source" if measure.startswith("s_") else "multi-source")
+    evidence = supporting(claim)
+    evidence["learned-norm"][0].history[-1].collapse[measure] = value
+    assert [c.verdict == "met" for c in criteria_of(claim, evidence)].count(False) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "tolerance"),
+    [
+        ("single-source", "compound", 0.2),
+        ("single-source", "compound, batch norm", 0.2),
+        ("multi-source", "compound", 1.0),
+        ("multi-source", "compound, batch norm", 1.0),
+        ("parameter-efficient", "compound", 0.2),
+        ("defaults", "default", 1.0),
+        ("defaults", "batch norm", 1.0),
+        ("defaults", "layer norm", 1.0),
+        ("defaults", "head decay 10", 1.0),
+    ],
+)
+def test_accuracy_decides(name, head, tolerance):
+    claim = find_claim(name)
+    evidence = supporting(claim)
+    for points, holds in ((0.99 * tolerance, True), (1.01 * tolerance, False)):
+        shifted = copy.deepcopy(evidence)
+        end_at(shifted[head][0], 0.99 - points / 100)
+        assert all(criterion.verdict == "met" for criterion in criteria_of(claim, shifted)) is holds
+
+
+@pytest.mark.parametrize("better", sorted(DEFAULTS.keys() - {"default"}))
+def test_defaults_hold_unless_another_setting_is_ahead(better):
+    claim = find_claim("defaults")
+    evidence = supporting(claim)
+    evidence[better] = [record(COLLAPSED, accuracy=0.99 + 0.011)]
+    assert not all(criterion.verdict == "met" for criterion in criteria_of(claim, evidence))
+
+
+@pytest.mark.parametrize(
+    ("measure", "value"),
+    [("own", [0.95, 0.84]), ("other", [0.2, 0.1]), ("spread", [0.1, 0.2]), ("sum", 0.71)],
+)
+@pytest.mark.parametrize("head", ["learned-norm", "compound"])
+def test_every_measure_decides_on_dissection(head, measure, value):
+    claim = find_claim("dissection")
+    evidence = supporting(claim)
+    evidence[head][0].extra["after"][measure] = value
+    assert [c.verdict == "met" for c in criteria_of(claim, evidence)].count(False) == 1
+
+
+@pytest.mark.parametrize(
+    ("variant", "gap"),
+    [
+        ("learned-norm, label smoothing", 4.3),
+        ("compound, label smoothing", 4.7),
+        ("learned-norm, squared error", 4.7),
+        ("compound, squared error", 5.3),
+    ],
+)
+def test_the_logit_gap_decides_on_losses(variant, gap):
+    claim = find_claim("losses")
+    evidence = supporting(claim)
+    (own,) = evidence[variant]
+    evidence[variant] = [replace(own, extra={"gap": gap})]
+    assert [c.verdict == "met" for c in criteria_of(claim, evidence)].count(False) == 1
+
+
+@pytest.mark.parametrize("scale", ["matched scale", None])
+def test_only_class_vectors_of_matched_length_have_to_reach_s_nc4(scale):
+    claim = find_claim("losses")
+    evidence = supporting(claim)
+    name = ", ".join(filter(None, ("compound, label smoothing", scale)))
+    evidence[name][0].history[-1].collapse["s_nc4"] = 1.0
+    failed = [c.verdict == "met" for c in criteria_of(claim, evidence)].count(False)
+    assert failed == (1 if scale else 0)
+
+
+def test_margins_and_losses_decide_on_temperature():
+    claim = find_claim("temperature")
+    narrower = [[1.0, 0.95], [0.95, 1.0]]  # than those of the other scales
+    for name, change in (
+        ("learned, scale 30", {"gram": narrower}),
+        ("fixed, scale 3", {"history": lower_loss(supporting(claim)["fixed, scale 3"][0])}),
+    ):
+        evidence = supporting(claim)
+        evidence[name] = [replace(evidence[name][0], **change)]
+        assert [c.verdict == "met" for c in criteria_of(claim, evidence)].count(False) == 1
+
+
+def lower_loss(record):
+    """A history that ends with a smaller training loss than unit vectors can have."""
+    end = record.history[-1]
+    return [*record.history[:-1], replace(end, train=replace(end.train, loss=0.5))]
+
+
+@pytest.mark.parametrize("ratio", [10, 50, 100])
+@pytest.mark.parametrize("head", ["learned", "compound"])
+def test_accuracy_decides_on_long_tails(ratio, head):
+    claim = find_claim("long-tail")
+    evidence = supporting(claim)
+    end_at(evidence[f"1:{ratio}, {head}, cross-entropy"][0], 0.971)  # 1.9 points
+    verdicts = [c.verdict == "met" for c in criteria_of(claim, evidence)]
+    assert verdicts.count(False) == (0 if ratio == 10 else 1)
+    evidence = supporting(claim)
+    end_at(evidence[f"1:{ratio}, compound, logit-adjusted"][0], 0.9799)
+    verdicts = [c.verdict == "met" for c in criteria_of(claim, evidence)]
+    assert verdicts.count(False) == (1 if ratio == 10 else 2)
+
+
+@pytest.mark.parametrize("head", ["learned-norm", "compound"])
+@pytest.mark.parametrize("strategy", WEIGHTINGS)
+@pytest.mark.parametrize("value", [None, 1.0])
+def test_the_worst_strategy_decides_on_weighting(strategy, head, value):
+    claim = find_claim("weighting")
+    for measure in ("s_nc1_ratio", "s_nc5"):
+        evidence = supporting(claim)
+        evidence[f"{strategy}, {head}"][0].history[-1].collapse[measure] = value
+        assert [c.verdict == "met" for c in criteria_of(claim, evidence)].count(False) == 1
+
+
+def test_accuracy_decides_on_weighting_by_its_mean_over_strategies():
+    claim = find_claim("weighting")
+    for points, holds in ((0.19 * len(WEIGHTINGS), True), (0.21 * len(WEIGHTINGS), False)):
+        evidence = supporting(claim)
+        end_at(evidence["famo, compound"][0], 0.99 - points / 100)
+        assert (
+            all(criterion.verdict == "met" for criterion in criteria_of(claim, evidence)) is holds
+        )
+
+
+@pytest.mark.parametrize("variant", ["imbalanced classes", "imbalanced pairs"])
+def test_angles_decide_on_imbalance(variant):
+    claim = find_claim("imbalance")
+    evidence = supporting(claim)
+    etfs = torch.block_diag(*2 * [torch.tensor([[1.0, -1.0], [-1.0, 1.0]])])
+    bent = torch.tensor(BENT)
+    for share, met in ((0.68, True), (0.65, False)):  # of the way: 0.32 / 0.68 and 0.35 / 0.65
+        gram = (etfs + share * (bent - etfs)).tolist()
+        evidence[variant] = [replace(evidence[variant][0], gram=gram)]
+        assert all(criterion.verdict == "met" for criterion in criteria_of(claim, evidence)) is met
+
+
+def test_unequal_tasks_decide_on_imbalance():
+    claim = find_claim("imbalance")
+    evidence = supporting(claim)
+    evidence["10 and 4 classes"][0].history[-1].collapse["s_nc1_ratio"] = 1.0
+    assert [c.verdict == "met" for c in criteria_of(claim, evidence)].count(False) == 1
+
+
+@pytest.mark.parametrize("head", ["learned-norm", "correlated"])
+@pytest.mark.parametrize(
+    ("overlaps", "met"), [((0.3, 0.3, 0.4), 2), ((0.3, 0.5, 0.4), 1), ((0.3, 0.32, 0.34), 1)]
+)
+def test_overlaps_decide_on_saliency(head, overlaps, met):
+    """Not met: a fall from one agreement to the next, and too small a rise."""
+    claim = find_claim("saliency")
+    evidence = supporting(claim)
+    for share, value in zip((0.1, 0.5, 0.9), overlaps, strict=True):
+        evidence[f"{head}, {share}"][0].extra["overlap"] = value
+    assert sum(c.verdict == "met" for c in criteria_of(claim, evidence)) == 2 + met
+
+
+def test_cosines_decide_on_correlation():
+    claim = find_claim("correlation")
+    for cosine, held in ((0.0, 1), (0.28, 3), (0.9, 1)):  # the theorem says 1/3 at p = 0.8
+        evidence = supporting(claim)
+        evidence["p = 0.8"][0].extra["cosine"] = cosine
+        assert [c.verdict == "met" for c in criteria_of(claim, evidence)].count(True) == held
+
+
+def test_savings_decide_on_parameter_efficient():
+    claim = find_claim("parameter-efficient")
+    evidence = supporting(claim)
+    (own,) = evidence["compound"]
+    evidence["compound"] = [replace(own, counts=replace(own.counts, optimizer_state_bytes=100))]
+    assert [c.verdict == "met" for c in criteria_of(claim, evidence)].count(False) == 1
+
+
+@pytest.mark.parametrize(
+    ("variant", "measure", "value"),
+    [
+        ("digits 0.5%: learned-norm", "deep", 0.11),
+        ("digits 0.5%: learned-norm", "shallow", 0.29),
+        ("digits 0.5%: learned-norm", "inflation", 1.19),
+        ("digits 50.0%: learned-norm", "inflation", 1.11),
+        ("digits 2.0%: learned-norm", "effective_rank_ratio", 0.61),
+        ("digits 50.0%: learned-norm", "effective_rank_ratio", None),
+        ("digits 0.0%: learned", "old_mean_share", 0.51),
+        ("digits 0.0%: learned-norm", "old_mean_share", 0.51),
+        ("digits 0.0%: learned", "deep", 0.16),
+        ("digits 0.5%: learned", "deep", 0.26),
+    ],
+)
+def test_every_measure_decides_on_replay(variant, measure, value):
+    claim = find_claim("replay")
+    evidence = supporting(claim)
+    evidence[variant][0].history[-1].collapse[measure] = value
+    assert [c.verdict == "met" for c in criteria_of(claim, evidence)].count(False) == 1
+
+
+@pytest.mark.parametrize("buffer", ["0.5%", "2.0%"])
+@pytest.mark.parametrize(("head", "points"), [("learned-norm", 3), ("random-rows", 1)])
+def test_heads_with_small_buffers_decide_on_replay(buffer, head, points):
+    claim = find_claim("replay")
+    for ahead, held in ((1.01 * points, True), (0.99 * points, False)):
+        evidence = supporting(claim)
+        end_at(evidence[f"digits {buffer}: {head}"][0], 0.84 - ahead / 100)
+        met = [c.verdict == "met" for c in criteria_of(claim, evidence)]
+        assert met.count(False) == (0 if held else 1)
+
+
+@pytest.mark.parametrize(
+    ("variant", "accuracy", "failing"),
+    [
+        ("class means", 0.979, 2),
+        ("learned cosines", 0.991, 1),
+        ("Kerdock", 0.41, 1),
+        ("Kerdock, chosen", 0.8, 1),
+        ("Kerdock, d = 256", 0.8, 1),
+    ],
+)
+def test_every_head_decides_on_many_classes(variant, accuracy, failing):
+    claim = find_claim("many-classes")
+    evidence = supporting(claim)
+    evidence[variant] = [record(COLLAPSED, accuracy=accuracy)]
+    verdicts = [criterion.verdict for criterion in criteria_of(claim, evidence)]
+    assert verdicts.count("not met") == failing
+    table = {row[0]: row[1:] for row in claim.lines(evidence)}
+    assert table["epochs to 90% of the test images"][0] == "0.0"
+    assert table["epochs to 90% of the test images"][-1] == "–"
