@@ -44,8 +44,9 @@ from recipes.data.images import ImageData, ImageSet
 from recipes.training.building import build_network
 from recipes.training.engine import Run
 from recipes.training.network import Network
+from recipes.training.presets import PRESETS
 from recipes.training.processes import make_accelerator, process_state
-from recipes.training.settings import PRESETS, RunConfig
+from recipes.training.settings import RunConfig
 
 HEADS = ("learned", "compound")
 SHIFT = 4  # pixels, as for CIFAR-100

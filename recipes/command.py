@@ -1,4 +1,4 @@
-"""The frame of a command: errors and interruptions end it in one line."""
+"""The frame of a command: errors and interruptions end it in one line, options are checked."""
 
 from __future__ import annotations
 
@@ -30,3 +30,11 @@ def command(
         if os.environ.get("RANK", "0") == "0":  # every process of a launch gets the signal
             print(f"\ninterrupted: {resumes} goes on from the last checkpoint", file=sys.stderr)
         sys.exit(130)
+
+
+def check_each_once(options: object, *names: str) -> None:
+    """Refuse an option of several values that has none of them, or one twice."""
+    for name in names:
+        values = getattr(options, name)
+        if not values or len(set(values)) < len(values):
+            raise ValueError(f"{name}={values}: at least one is needed, and none twice")

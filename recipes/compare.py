@@ -11,7 +11,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from recipes.command import command
-from recipes.training.settings import CompareConfig, parse_config
+from recipes.training.presets import parse_config
+from recipes.training.settings import CompareConfig
 
 if TYPE_CHECKING:
     from accelerate import PartialState

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from recipes.command import command
 from recipes.conversion.config import ConvertConfig
-from recipes.training.settings import parse_config
+from recipes.training.presets import parse_config
 
 if TYPE_CHECKING:
     from recipes.conversion.summary import Converted

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from recipes.command import command
+from recipes.command import check_each_once, command
 from recipes.rehearsal.settings import REDUCED, DataName, HeadName, SessionsRun
 
 
@@ -54,10 +54,7 @@ class Options:
     output: Path = Path("runs/replay")
 
     def __post_init__(self) -> None:
-        for name in ("heads", "buffers", "seeds"):
-            values = getattr(self, name)
-            if not values or len(set(values)) < len(values):
-                raise ValueError(f"{name}={values}: at least one is needed, and none twice")
+        check_each_once(self, "heads", "buffers", "seeds")
 
     def runs(self) -> list[SessionsRun]:
         """Settings of every run, seed by seed, so that a break leaves whole comparisons."""

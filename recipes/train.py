@@ -7,7 +7,8 @@ six seconds on two CPU cores. ``--help`` after the preset explains every setting
 from __future__ import annotations
 
 from recipes.command import command
-from recipes.training.settings import RunConfig, parse_config
+from recipes.training.presets import parse_config
+from recipes.training.settings import RunConfig
 
 
 def main() -> None:

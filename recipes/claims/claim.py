@@ -78,7 +78,7 @@ class Plan:
     """The runs of a claim at one size.
 
     Attributes:
-        preset: in ``recipes.training.settings.PRESETS``; settings start from it.
+        preset: in ``recipes.training.presets.PRESETS``; settings start from it.
         base: what all runs set otherwise.
         variants: by the names that tables and plots give them.
         seeds: each variant is trained with each of them.

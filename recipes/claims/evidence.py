@@ -16,9 +16,10 @@ from recipes.data import DATASETS, load_data
 from recipes.records import to_json
 from recipes.storage import read_json, write_json
 from recipes.training.jobs import train_all
+from recipes.training.presets import PRESETS
 from recipes.training.processes import process_state
 from recipes.training.result import RunResult, trained_network
-from recipes.training.settings import PRESETS, TRIAL_SEED, RunConfig
+from recipes.training.settings import TRIAL_SEED, RunConfig
 
 EXAMINED = "examined.json"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from statistics import fmean
 
 from etf_heads.theory import CrossEntropy, batch_norm_scale
 from recipes.claims.claim import (
@@ -20,7 +21,6 @@ from recipes.claims.claim import (
 )
 from recipes.claims.single_source import collapse
 from recipes.data.images import ImageData
-from recipes.intervals import interval
 from recipes.pages.tables import Line
 from recipes.training.network import Network, evaluate
 from recipes.training.result import RunResult
@@ -133,7 +133,7 @@ def _matched(evidence: Evidence) -> Iterator[Criterion]:
 def lines(evidence: Evidence) -> list[Line]:
     """The mean logit gap of each variant."""
     gaps = (extras(own, Gap) for own in evidence.values())
-    means = (interval([found.gap for found in own]).mean for own in gaps)
+    means = (fmean(found.gap for found in own) for own in gaps)
     return [("logit gap", *(f"{mean:.3g}" if math.isfinite(mean) else "-" for mean in means))]
 
 

@@ -17,8 +17,8 @@ from recipes.claims.claim import (
     final,
 )
 from recipes.pages.page import Figure
-from recipes.pages.tables import Line, points
-from recipes.rehearsal.report import CAPTION, buffer_curves, number
+from recipes.pages.tables import Line, measured, points
+from recipes.rehearsal.report import CAPTION, buffer_curves
 from recipes.rehearsal.sessions import learn
 from recipes.rehearsal.settings import REDUCED, HeadName, SessionsRun
 from recipes.rehearsal.summary import MEASURES, Row, summarise_rows
@@ -162,7 +162,7 @@ def lines(evidence: Evidence) -> list[Line]:
             *("" if row.ahead is None else points(row.ahead) for row in rows),
         ),
         *(
-            (title, *(number(row.measures[name]) for row in rows))
+            (title, *(measured(row.measures[name]) for row in rows))
             for name, title in MEASURES.items()
         ),
     ]

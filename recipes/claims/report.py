@@ -13,9 +13,9 @@ from recipes.claims.evidence import seeds_of
 from recipes.comparison.curves import curves_of
 from recipes.comparison.figures import collapse_curves
 from recipes.comparison.report import MEASURES
-from recipes.intervals import Interval, interval
+from recipes.intervals import interval
 from recipes.pages.page import origin, settings_in_words, write_page
-from recipes.pages.tables import Line
+from recipes.pages.tables import Line, measured
 
 MANY = 8
 """Variants that a page has room for side by side; a table of more has a row for each instead."""
@@ -61,7 +61,7 @@ def criteria_table(judged: Judged) -> list[Line]:
         *(
             (
                 criterion.statement,
-                _measured(criterion.interval),
+                measured(criterion.interval),
                 f"{criterion.relation} {criterion.threshold:g}",
                 _decision(criterion),
             )
@@ -165,10 +165,4 @@ def _start_to_end(records: Sequence[Record], name: str) -> str:
 
 
 def _percent(records: Sequence[Record], part: Literal["train", "test"]) -> str:
-    return _measured(interval([100 * accuracy for accuracy in last_accuracy(records, part)]))
-
-
-def _measured(value: Interval) -> str:
-    if math.isnan(value.mean):
-        return "–"
-    return f"{value.mean:.3g}" + ("" if value.half is None else f" ± {value.half:.2g}")
+    return measured(interval([100 * accuracy for accuracy in last_accuracy(records, part)]))

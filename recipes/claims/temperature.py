@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from statistics import fmean
 
 import torch
 
 from etf_heads.theory import sphere_optimum, unit_scale
-from recipes.claims.claim import Claim, Criterion, Evidence, Plan, Record, Variant, points_ahead
-from recipes.intervals import interval
+from recipes.claims.claim import Claim, Criterion, Evidence, Plan, Record, Variant, accuracy_ahead
 from recipes.pages.tables import Line
 
 CLASSES = 20
@@ -66,9 +66,9 @@ def _rises(evidence: Evidence) -> Iterator[Criterion]:
             0.0,
             "the lower the temperature, the more the nearest pair of classes counts",
         )
-        yield Criterion(
-            f"test accuracy, {larger} less {smaller}, in points",
-            points_ahead(evidence[larger], evidence[smaller]),
+        yield accuracy_ahead(
+            evidence,
+            (larger, smaller),
             "at least",
             0.0,
             "what the source says; images learned by heart need not follow",
@@ -99,7 +99,7 @@ def _margins(records: Sequence[Record]) -> list[float]:
 
 def lines(evidence: Evidence) -> list[Line]:
     """The mean margin of each variant."""
-    means = (interval(_margins(own)).mean for own in evidence.values())
+    means = (fmean(_margins(own)) for own in evidence.values())
     return [("margin of class vectors", *(f"{mean:.3f}" for mean in means))]
 
 

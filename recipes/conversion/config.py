@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from recipes.command import check_each_once
 from recipes.training.settings import CompareConfig, RunConfig
 
 LearnedName = Literal["learned", "learned-norm"]
@@ -27,8 +28,9 @@ class ConvertConfig(CompareConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.rates or len(set(self.rates)) < len(self.rates) or not min(self.rates) > 0:
-            raise ValueError(f"rates={self.rates}: at least one is needed, above 0, and none twice")
+        check_each_once(self, "rates")
+        if not min(self.rates) > 0:
+            raise ValueError(f"rates={self.rates}: must be above 0")
 
     def fine_tunings(self, trained: RunConfig) -> list[tuple[str, RunConfig]]:
         """Conversions of a finished run's head, each with the settings of the epoch after it."""

@@ -28,11 +28,12 @@ def single_digits(options: DataOptions = DEFAULTS) -> ImageData:
     scans, *parts = _digit_scans(test_share=1 / 3)
     train, test = (_of_classes(scans, own) for own in parts)
     return labelled(
-        train.labelled(one_task(train.labels)),
-        test.labelled(one_task(test.labels)),
+        train,
+        test,
         {"digit": 10},
         options,
         flip=False,
+        labels_of=one_task,
     )
 
 

@@ -29,11 +29,12 @@ def image_folder(options: DataOptions) -> ImageData:
     if options.tasks is not None:
         names, label_of = read_tasks(options.tasks, classes)
     return labelled(
-        train.labelled(label_of[train.labels]),
-        test.labelled(label_of[test.labels]),
+        train,
+        test,
         names,
         options,
         flip=True,
+        labels_of=lambda labels: label_of[labels],
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -14,19 +14,28 @@ from recipes.data.sampling import check_complete, choose, fewer_classes
 
 
 def labelled(
-    train: Pictures, test: Pictures, tasks: Mapping[str, int], options: DataOptions, *, flip: bool
+    train: Pictures,
+    test: Pictures,
+    tasks: Mapping[str, int],
+    options: DataOptions,
+    *,
+    flip: bool,
+    labels_of: Callable[[Tensor], Tensor] | None = None,
 ) -> ImageData:
     """Train and test images, chosen by their labels before one of them is decoded.
 
     Training images are shifted by up to an eighth of their side.
 
     Args:
-        train: pictures with labels (N, T), ``NO_LABEL`` for none.
+        train: pictures with labels (N, T), ``NO_LABEL`` for none; or with classes (N,).
         test: the same, held out.
         tasks: number of classes by task name.
         options: which images to take.
         flip: see :class:`ImageData`.
+        labels_of: labels (N, T) of classes (N,), where the pictures have those.
     """
+    if labels_of is not None:
+        train, test = (part.labelled(labels_of(part.labels)) for part in (train, test))
     tasks = fewer_classes(tasks, options)
     train, test = (_without_left_out(part, tasks) for part in (train, test))
     learned = choose(train.labels, tasks, options, options.train_images)

@@ -52,11 +52,12 @@ def mnist(options: DataOptions) -> ImageData:
     """MNIST, one task of ten digits."""
     train, test = _read("MNIST", 10, "L", options)
     return labelled(
-        train.labelled(one_task(train.labels)),
-        test.labelled(one_task(test.labels)),
+        train,
+        test,
         {"digit": 10},
         options,
         flip=False,
+        labels_of=one_task,
     )
 
 
@@ -64,11 +65,12 @@ def cifar100(options: DataOptions) -> ImageData:
     """CIFAR-100, one task of 100 classes."""
     train, test = _read("CIFAR100", 100, "RGB", options)
     return labelled(
-        train.labelled(one_task(train.labels)),
-        test.labelled(one_task(test.labels)),
+        train,
+        test,
         {"class": 100},
         options,
         flip=True,
+        labels_of=one_task,
     )
 
 
@@ -76,11 +78,12 @@ def cifar100_cross(options: DataOptions) -> ImageData:
     """CIFAR-100 with two tasks on every image: the tens and the ones of its class number."""
     train, test = _read("CIFAR100", 100, "RGB", options)
     return labelled(
-        train.labelled(crossed(train.labels, 10)),
-        test.labelled(crossed(test.labels, 10)),
+        train,
+        test,
         {"tens": 10, "ones": 10},
         options,
         flip=True,
+        labels_of=lambda labels: crossed(labels, 10),
     )
 
 
@@ -90,11 +93,12 @@ def cifar100_split(options: DataOptions) -> ImageData:
     classes = torch.arange(100)
     task_of, label_of = classes // 20, classes % 20
     return labelled(
-        train.labelled(split(train.labels, task_of, label_of)),
-        test.labelled(split(test.labels, task_of, label_of)),
+        train,
+        test,
         {f"part{t + 1}": 20 for t in range(5)},
         options,
         flip=True,
+        labels_of=lambda labels: split(labels, task_of, label_of),
     )
 
 

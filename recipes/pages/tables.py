@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from recipes.intervals import Interval
@@ -30,6 +31,13 @@ def bytes_in_words(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     raise AssertionError
+
+
+def measured(value: Interval | None) -> str:
+    """Mean and half-width of a measure, or a dash where it is not defined."""
+    if value is None or math.isnan(value.mean):
+        return "–"
+    return f"{value.mean:.3g}" + ("" if value.half is None else f" ± {value.half:.2g}")
 
 
 def percent(value: Interval) -> str:

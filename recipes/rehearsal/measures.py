@@ -13,9 +13,7 @@ from torch.nn import functional as F
 from etf_heads.collapse import BufferDistortion, forgetting
 from recipes.data.images import ImageSet
 from recipes.training.history import Epoch, Scores
-from recipes.training.network import Network
-
-BATCH = 2_000
+from recipes.training.network import Network, evaluate
 
 
 @dataclass(frozen=True)
@@ -86,12 +84,11 @@ def measure(network: Network, seen: Seen, history: Sequence[Epoch], train_second
 
 def _scores(network: Network, seen: Seen, data: ImageSet) -> tuple[Tensor, Scores]:
     """Features as class vectors meet them, and loss and accuracy among the classes so far."""
-    batches = [network.features_and_logits(images) for images in data.images.split(BATCH)]
-    logits = torch.cat([next(iter(z.values()))[:, : seen.count] for _, z in batches])
-    labels = data.labels[:, 0]
+    features, logits = evaluate(network, data)
+    logits, labels = logits[:, 0, : seen.count], data.labels[:, 0]
     accuracy = _by_session(logits.argmax(1) == labels, labels, seen)
     loss = float(F.cross_entropy(logits.double(), labels))
-    return torch.cat([features for features, _ in batches]), Scores(len(data), loss, accuracy)
+    return features, Scores(len(data), loss, accuracy)
 
 
 def _by_session(right: Tensor, labels: Tensor, seen: Seen) -> dict[str, float]:

@@ -12,7 +12,7 @@ from recipes.comparison.figures import head_colours
 from recipes.intervals import Interval
 from recipes.pages.canvas import new_figure, plain, svg_text
 from recipes.pages.page import origin, settings_in_words, write_page
-from recipes.pages.tables import Line, percent, points
+from recipes.pages.tables import Line, measured, percent, points
 from recipes.rehearsal.summary import MEASURES, Row, Summary
 
 CAPTION = (
@@ -32,7 +32,7 @@ def rows_table(rows: Sequence[Row]) -> list[Line]:
                 f"{row.head}, {row.buffer:.1%}",
                 percent(row.accuracy),
                 "" if row.ahead is None else points(row.ahead),
-                *(number(value) for value in row.measures.values()),
+                *(measured(value) for value in row.measures.values()),
             )
             for row in rows
         ),
@@ -109,10 +109,3 @@ def write_report(summary: Summary, path: Path) -> None:
         | {"settings": settings_in_words(summary.settings)},
     }
     write_page(Path(__file__).with_name("replay.html.jinja"), context, path)
-
-
-def number(value: Interval | None) -> str:
-    """Mean and half-width of a measure, or a dash where it is not defined."""
-    if value is None:
-        return "–"
-    return f"{value.mean:.3g}" + ("" if value.half is None else f" ± {value.half:.2g}")

@@ -136,12 +136,9 @@ def _unit_rows(*, learned: bool) -> HeadBuilder:
     """The rows of nn.Linear divided by their lengths, learned or as they start."""
 
     def build(features: int, tasks: Mapping[str, int]) -> nn.Module:
-        from torch.nn.utils.parametrize import register_parametrization
+        from recipes.training.unit_rows import with_unit_rows
 
-        from recipes.training.unit_rows import UnitRows
-
-        head = _linear(bias=False)(features, tasks)
-        register_parametrization(head, "weight", UnitRows(1.0))
+        head = with_unit_rows(_linear(bias=False)(features, tasks), 1.0)
         return head.requires_grad_(learned)
 
     return build

@@ -71,14 +71,11 @@ def _learned(*, normalised: bool) -> HeadBuilder:
 
 def _learned_unit(of: HeadRequest) -> nn.Module:
     """Cosines of learned class vectors with features of unit length, times the scale."""
-    from torch.nn.utils.parametrize import register_parametrization
-
     from etf_heads.heads import LinearHead
-    from recipes.training.unit_rows import UnitRows
+    from recipes.training.unit_rows import with_unit_rows
 
     head = LinearHead(of.features, of.tasks, bias=False, feature_norm="unit")
-    register_parametrization(head, "weight", UnitRows(of.scale))
-    return head
+    return with_unit_rows(head, of.scale)
 
 
 def _compound(orientation: str | None) -> HeadBuilder:

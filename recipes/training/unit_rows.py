@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.parametrize import register_parametrization
 
 
 class UnitRows(nn.Module):
@@ -16,3 +17,9 @@ class UnitRows(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
         """(K, d) to (K, d)."""
         return self.scale * F.normalize(weight, dim=1)
+
+
+def with_unit_rows(head: nn.Module, scale: float) -> nn.Module:
+    """A head whose ``weight`` has rows of one length from now on, in place."""
+    register_parametrization(head, "weight", UnitRows(scale))
+    return head

@@ -8,8 +8,10 @@ from typing import Annotated, Any
 
 import tyro
 
+from recipes.command import check_each_once
 from recipes.data import SHARES, binary_digits_name
-from recipes.training.settings import PRESETS, HeadName, RunConfig, Settings
+from recipes.training.presets import PRESETS
+from recipes.training.settings import HeadName, RunConfig, Settings
 
 
 @dataclass(frozen=True)
@@ -62,10 +64,7 @@ class Images:
     output: Path = Path("runs/theory")
 
     def __post_init__(self) -> None:
-        for name in ("shares", "heads", "seeds"):
-            values = getattr(self, name)
-            if not values or len(set(values)) < len(values):
-                raise ValueError(f"{name}={values}: at least one is needed, and none twice")
+        check_each_once(self, "shares", "heads", "seeds")
         if unknown := [share for share in self.shares if share not in SHARES]:
             raise ValueError(f"shares={unknown}: data sets are there for {SHARES}")
 

@@ -3,8 +3,8 @@
 from recipes.claims.claim import Record
 from recipes.provenance import Provenance
 from recipes.training.history import Epoch, Scores
+from recipes.training.presets import PRESETS
 from recipes.training.result import Counts, RunResult
-from recipes.training.settings import PRESETS
 
 MEASURES = ("s_nc1_ratio", "s_nc2_norms", "s_nc2_angles", "s_nc3", "s_nc4", "s_nc5")
 

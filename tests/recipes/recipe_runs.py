@@ -19,8 +19,8 @@ import recipes.training.result
 from recipes.command import FAULTS
 from recipes.training.backbones import BACKBONES
 from recipes.training.engine import train
+from recipes.training.presets import PRESETS
 from recipes.training.result import RunResult
-from recipes.training.settings import PRESETS
 from tests.processes import MODULES, SERVER
 
 KILLED = -9

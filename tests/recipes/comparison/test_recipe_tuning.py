@@ -18,7 +18,8 @@ from recipes.comparison.tuning import HELD_OUT, choice_in_words, grid, tune
 from recipes.data import DataOptions, load_data
 from recipes.storage import read_json
 from recipes.training import engine
-from recipes.training.settings import PRESETS, TRIAL_SEED, CompareConfig
+from recipes.training.presets import PRESETS
+from recipes.training.settings import TRIAL_SEED, CompareConfig
 
 pytestmark = pytest.mark.recipes
 START = {"head_decay": 2.0, "weight_decay": 1.0, "lr": 0.01}

@@ -13,7 +13,8 @@ from fontTools.pens.ttGlyphPen import TTGlyphPen
 from recipes.data import DataOptions, fonts, glyphs, load_data
 from recipes.data.fonts import Font, Pen, designs, font_files
 from recipes.training.engine import train
-from recipes.training.settings import CompareConfig, parse_config
+from recipes.training.presets import parse_config
+from recipes.training.settings import CompareConfig
 
 pytestmark = pytest.mark.recipes
 

@@ -10,7 +10,7 @@ from recipes.data.digits import multi_digits
 from recipes.training.backbones import BACKBONES, backbone
 from recipes.training.building import build_network
 from recipes.training.engine import train
-from recipes.training.settings import PRESETS
+from recipes.training.presets import PRESETS
 
 pytestmark = pytest.mark.recipes
 LARGE = [name for name in BACKBONES if name.startswith(("vgg", "resnet"))]

@@ -9,7 +9,8 @@ import pytest
 from recipes.command import command
 from recipes.training.backbones import BACKBONES
 from recipes.training.heads import HEADS
-from recipes.training.settings import PRESETS, RunConfig, parse_config
+from recipes.training.presets import PRESETS, parse_config
+from recipes.training.settings import RunConfig
 
 pytestmark = pytest.mark.recipes
 ROOT = Path(__file__).parents[3]
