@@ -27,6 +27,7 @@ CLAIMS = (
     "losses",
     "temperature",
     "long-tail",
+    "alignment",
     "replay",
     "many-classes",
 )

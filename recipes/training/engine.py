@@ -19,7 +19,7 @@ from recipes.data.images import ImageData, train_loader
 from recipes.provenance import provenance
 from recipes.records import to_json
 from recipes.storage import finite
-from recipes.training.assignment import Assignment
+from recipes.training.assignment import Assignment, align
 from recipes.training.augmentation import Augmentation
 from recipes.training.building import build_network
 from recipes.training.checkpoint import (
@@ -189,6 +189,7 @@ class Run:
                     self.save()
                     clock.lap()
         self.weighting.after_epoch()
+        align(self.network, self.data.train, self.config.align)
         progress.train_seconds += clock.lap()
         progress.epoch, progress.step = progress.epoch + 1, 0
 

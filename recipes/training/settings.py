@@ -67,6 +67,8 @@ class Settings(DataOptions):
         bias: whether fixed heads learn a bias a class.
         assign: epochs (also fractions, 0 for the start) at which heads of many classes, whose
             vectors are fixed, give each class the one nearest to its mean feature.
+        align: share of the angle by which the class vectors of nn.Linear turn to the means of their
+            classes after each epoch, for long tails; other heads stay as they are.
         warm_up_logits: epochs over which the logits of training rise from nothing to full length,
             with every head.
         weighting: how the tasks' losses become one step. "equal" adds them up; uncertainty, dwa and
@@ -120,6 +122,7 @@ class Settings(DataOptions):
     learn_scale: bool = False
     bias: bool = False
     assign: tuple[float, ...] = ()
+    align: float = 0.0
     warm_up_logits: int = 0
     weighting: WeightingName = "equal"
     loss: LossName = "cross-entropy"
@@ -161,6 +164,8 @@ class Settings(DataOptions):
             raise ValueError(
                 f"assign={self.assign}: epochs from 0 to below {self.epochs} are needed"
             )
+        if not 0 <= self.align <= 1:
+            raise ValueError(f"align={self.align}: a share from 0 to 1 is needed")
         for name in ("lr", "scale", "temperature"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)}: must be above 0")

@@ -130,6 +130,21 @@ def test_accuracy_decides_on_long_tails(ratio, head):
     assert verdicts.count(False) == (1 if ratio == 10 else 2)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"cosine": 0.94, "exponent": 0.2}, {"cosine": 0.99, "exponent": 0.19}, {"accuracy": 0.9649}],
+)
+def test_cosine_exponent_and_accuracy_decide_on_alignment(change):
+    claim = find_claim("alignment")
+    evidence = supporting(claim)
+    turned = evidence["1:50, logit-adjusted, turned"]
+    if "accuracy" in change:
+        end_at(turned[0], change["accuracy"])
+    else:
+        turned[0] = replace(turned[0], extra=change)
+    assert [c.verdict == "met" for c in criteria_of(claim, evidence)].count(False) == 1
+
+
 @pytest.mark.parametrize("head", ["learned-norm", "compound"])
 @pytest.mark.parametrize("strategy", WEIGHTINGS)
 @pytest.mark.parametrize("value", [None, 1.0])

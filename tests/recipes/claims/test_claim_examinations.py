@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from etf_heads.geometry import compound_etf
-from recipes.claims import long_tail, losses
+from etf_heads.heads import LinearHead
+from recipes.claims import alignment, long_tail, losses
 from recipes.claims.dissection import dissected, dissection
 from recipes.claims.saliency import overlap, saliency_maps
 from recipes.data.images import ImageData, ImageSet
@@ -124,3 +125,33 @@ def test_accuracy_by_the_number_of_training_images_of_the_class():
     data = ImageData({"kind": 3}, train=train, test=images_of([[1]] * 4), shift=0)
     found = long_tail.examine(Recorded(logits, ("kind",)), data, None)
     assert found == long_tail.Shots(many=None, medium=0.5, few=None)
+
+
+def test_exponent_and_cosine_do_not_depend_on_where_and_how_large_the_features_are():
+    images, classes = torch.zeros(6, 1, 1, 2, dtype=torch.uint8), torch.arange(6) % 3
+    data = ImageData(
+        {"kind": 3},
+        train=ImageSet(images, classes[:, None]),
+        test=ImageSet(images, classes[:, None]),
+        shift=0,
+    )
+    etf = torch.tensor([[1.0, 0.0], [-0.5, 3**0.5 / 2], [-0.5, -(3**0.5) / 2]])
+    turn = torch.tensor([[np.cos(0.4), -np.sin(0.4)], [np.sin(0.4), np.cos(0.4)]]).float()
+    head = LinearHead(2, {"kind": 3})
+    centre = torch.tensor([4.0, -1.0])
+    with torch.no_grad():
+        head.weight.copy_(2 * etf @ turn)
+        head.bias.copy_(-head.weight @ centre)
+
+    class Placed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = head
+
+        def features(self, images):
+            return 7 * etf[classes[: len(images)]] + centre
+
+    found = alignment.examine(Placed(), data, None)
+    np.testing.assert_allclose(found.cosine, np.cos(0.4), rtol=1e-6)
+    # the angle from the mean to the nearest boundary of two neighbours, 60 degrees less the turn
+    np.testing.assert_allclose(found.exponent, np.sin(np.pi / 3 - 0.4) ** 2 / 2, rtol=1e-6)

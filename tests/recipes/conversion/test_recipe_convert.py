@@ -138,5 +138,5 @@ def test_the_recipe_from_the_command_line(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("rates", [(), (0.0,), (0.1, 0.1)])
 def test_rates_that_are_not_possible(rates):
-    with pytest.raises(ValueError, match="at least one is needed, and none twice|must be above 0"):
+    with pytest.raises(ValueError, match=r"at least one is needed, and none twice|must be above 0"):
         ConvertConfig(preset="", data="multi-digits", rates=rates)

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from etf_heads.codes import AssignedCode
 from recipes.data import load_data
 from recipes.training import assignment
-from recipes.training.assignment import Assignment, class_means
+from recipes.training.assignment import Assignment, align, class_means, unit
 from recipes.training.building import build_network, head_request
 from recipes.training.engine import train
 from recipes.training.heads import HEADS
@@ -34,7 +34,7 @@ def test_classes_get_the_vectors_near_their_means():
     steps.before_step(2, network, data.train)
     assert isinstance(network.head.code, AssignedCode)
     assert network.training
-    means = class_means(network, data.train)
+    means = class_means(network, data.train, unit)
 
     def likeness(weight):
         centred = torch.cat([own - own.mean(0) for own in F.normalize(means).split(10)])
@@ -48,7 +48,7 @@ def test_class_means_are_of_images_that_are_not_augmented():
     network = build_network(CODE, data).eval()
     with torch.no_grad():
         features = F.normalize(network.features(data.train.images), dim=1)
-    found = F.normalize(class_means(network, data.train), dim=1)
+    found = F.normalize(class_means(network, data.train, unit), dim=1)
     for task, column in enumerate(data.train.labels.unbind(1)):
         own = torch.stack([features[column == k].mean(0) for k in range(10)])
         expected = F.normalize(own, dim=1)
@@ -86,3 +86,42 @@ def test_epochs_that_a_run_does_not_have_are_refused():
         with pytest.raises(ValueError, match=r"assign=.*: epochs from 0 to below 2 are needed"):
             replace(CODE, assign=wrong)
     assert isinstance(replace(CODE, assign=(1.9,)), RunConfig)
+
+
+def centred_cosines(network, data):
+    """Of the class vectors of each task with the class means of the images."""
+    means = class_means(network, data.train, network.head.prepare)
+    vectors = network.head.weight.detach()
+    return torch.cat(
+        [
+            F.cosine_similarity(w - w.mean(0), m - m.mean(0))
+            for w, m in zip(vectors.split(10), means.split(10), strict=True)
+        ]
+    )
+
+
+@pytest.mark.parametrize("head", ["learned", "learned-norm"])
+def test_learned_class_vectors_turn_to_the_means_of_the_features_that_they_meet(head):
+    config = replace(TINY, head=head, feature_norm="layer")
+    data = load_data(config.data, config)
+    network = build_network(config, data)
+    angles = centred_cosines(network, data).acos()
+    align(network, data.train, 0.5)
+    torch.testing.assert_close(centred_cosines(network, data).acos(), angles / 2)
+    align(network, data.train, 1.0)
+    torch.testing.assert_close(centred_cosines(network, data), torch.ones(20))
+    assert network.training
+
+
+@pytest.mark.parametrize("head", ["compound", "learned-unit"])
+def test_other_heads_are_not_aligned(head):
+    config = replace(TINY, head=head)
+    network = build_network(config, load_data(config.data, config))
+    before = network.head.weight.clone()
+    align(network, load_data(config.data, config).train, 1.0)
+    assert torch.equal(network.head.weight, before)
+
+
+def test_a_run_resumes_with_its_alignment(tmp_path):
+    settings = {"epochs": 2, "batch_size": 150, "checkpoint_every": 3, "align": 0.5}
+    kill_in_mid_epoch(replace(TINY, head="learned", **settings), tmp_path)
