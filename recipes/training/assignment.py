@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from etf_heads.heads import LinearHead, align_, assign_classes
@@ -54,9 +55,8 @@ def align(network: Network, data: ImageSet, share: float) -> None:
         return
     share_buffers(network)
     means = class_means(network, data, network.head.prepare)
-    for rows, linear in zip(
-        network.head.tasks.slices, network.head.linears().values(), strict=True
-    ):
+    linears = cast("Iterable[nn.Linear]", network.head.linears().values())
+    for rows, linear in zip(network.head.tasks.slices, linears, strict=True):
         network.head.weight[rows] = align_(linear, means[rows], share).weight
 
 
