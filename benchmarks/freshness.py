@@ -94,6 +94,7 @@ RESULTS = (
             *("single-source", "multi-source", "weighting", "dissection", "imbalance"),
             *("correlation", "saliency", "parameter-efficient", "defaults", "ahead"),
             *("losses", "temperature", "long-tail", "many-classes"),
+            *("separation", "multi-centre", "random-labels", "multi-label"),
         ),
     ),
     _claim("replay", REHEARSAL),

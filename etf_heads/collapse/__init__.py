@@ -18,7 +18,8 @@ collapsed (each class says so).
   :class:`BufferDistortion` of the images that are replayed against it.
 - :func:`error_exponent` of class vectors and means, :func:`separation_fuzziness` with
   :func:`separation_law` from layer to layer, :func:`geometric_complexity` of a network on data.
-- ``plot_values``, ``plot_gram``, ``plot_cosines`` and ``plot_class_plane`` draw (with matplotlib).
+- ``plot_values``, ``plot_gram``, ``plot_cosines``, ``plot_class_plane`` and ``plot_layers`` draw
+  (with matplotlib).
 """
 
 from etf_heads.collapse._buffer import BufferDistortion
@@ -40,7 +41,13 @@ from etf_heads.collapse._multitask import (
     multi_task_collapse,
     per_task_statistics,
 )
-from etf_heads.collapse._plot import plot_class_plane, plot_cosines, plot_gram, plot_values
+from etf_heads.collapse._plot import (
+    plot_class_plane,
+    plot_cosines,
+    plot_gram,
+    plot_layers,
+    plot_values,
+)
 from etf_heads.collapse._regression import RegressionCollapse, regression_collapse
 from etf_heads.collapse._separation import separation_fuzziness, separation_law
 from etf_heads.collapse._single import (
@@ -80,6 +87,7 @@ __all__ = [
     "plot_class_plane",
     "plot_cosines",
     "plot_gram",
+    "plot_layers",
     "plot_values",
     "pooled",
     "regression_collapse",

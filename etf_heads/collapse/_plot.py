@@ -12,6 +12,7 @@ from torchmetrics import Metric
 from etf_heads._tasks import Tasks, TaskSpec
 from etf_heads.collapse import _frames as frames
 from etf_heads.collapse._labels import check_features
+from etf_heads.collapse._separation import separation_law
 from etf_heads.collapse._statistics import ClassStatistics
 from etf_heads.collapse._vectors import class_vectors
 
@@ -73,6 +74,39 @@ def plot_values(
         ax.set_xlabel(over)
         ax.legend(fontsize="small")
     ax.set_ylabel("distance from collapse")
+    return figure, ax
+
+
+def plot_layers(values: Sequence[float], *, ax: Axes | None = None) -> tuple[Figure, Axes]:
+    """Separation fuzziness from layer to layer, and the law of equi-separation fitted to it.
+
+    The axis is logarithmic, so that the law (:func:`separation_law`) is a straight line; the
+    legend has its factor a layer and the correlation.
+
+    Args:
+        values: :func:`separation_fuzziness` of the layers in their order, the input first (0).
+        ax: where to draw; a new figure when None.
+
+    Raises:
+        ImportError: without matplotlib.
+        ValueError: as :func:`separation_law`.
+
+    Example:
+        >>> from matplotlib.figure import Figure
+        >>> _, ax = plot_layers([8.0, 4.1, 1.9], ax=Figure().subplots())
+        >>> [line.get_label() for line in ax.lines]
+        ['fuzziness', 'factor 0.49 a layer, r = -1.000']
+    """
+    law = separation_law(values)
+    figure, ax = _axes(ax)
+    layers = range(len(values))
+    fitted = [law["initial"] * law["rate"] ** layer for layer in layers]
+    ax.set_yscale("log")
+    ax.plot(layers, values, "o", label="fuzziness")
+    label = f"factor {law['rate']:.2f} a layer, r = {law['correlation']:.3f}"
+    ax.plot(layers, fitted, color=_BLACK, linewidth=0.8, label=label)
+    ax.set_xlabel("layer")
+    ax.legend(fontsize="small")
     return figure, ax
 
 

@@ -11,6 +11,7 @@ from etf_heads._labels import checked_by_device
 from etf_heads._precision import at_least_float32
 from etf_heads._tracing import is_traced
 from etf_heads.losses._classifiers import AnyHead, classifier_of
+from etf_heads.losses._task_loss import Reduction
 
 OverLabels = Literal["sum", "mean"]
 
@@ -29,8 +30,8 @@ class PickAllLabelsCrossEntropy(nn.Module):
     Args:
         over_labels: "sum" over a sample's labels, as above, or "mean", which is cross-entropy with
             the target :math:`1/|S|` on each, as the authors' code trains.
-        reduction: "mean" over the samples that have a label, or "none": shape (...), zero where
-            there is none.
+        reduction: "mean" over the samples that have a label; "task", the same as shape (1,), as
+            losses of several tasks have it; or "none": shape (...), zero where there is no label.
 
     Shape:
         features (..., d); labels (..., K), bool or 0 and 1.
@@ -54,13 +55,15 @@ class PickAllLabelsCrossEntropy(nn.Module):
         self,
         over_labels: OverLabels = "sum",
         *,
-        reduction: Literal["mean", "none"] = "mean",
+        reduction: Reduction = "mean",
     ) -> None:
         super().__init__()
         if over_labels not in get_args(OverLabels):
             raise ValueError(f"over_labels must be 'sum' or 'mean', got {over_labels!r}")
-        if reduction not in ("mean", "none"):
-            raise ValueError(f"reduction must be 'mean' or 'none', got {reduction!r}")
+        if reduction not in get_args(Reduction):
+            raise ValueError(
+                f"reduction must be one of {', '.join(get_args(Reduction))}; got {reduction!r}"
+            )
         self.over_labels = over_labels
         self.reduction = reduction
 
@@ -93,7 +96,8 @@ class PickAllLabelsCrossEntropy(nn.Module):
             losses = losses / counts.clamp(min=1)
         if self.reduction == "none":
             return losses
-        return losses.sum() / (counts > 0).sum().clamp(min=1)
+        mean = losses.sum() / (counts > 0).sum().clamp(min=1)
+        return mean if self.reduction == "mean" else mean.unsqueeze(0)
 
     def extra_repr(self) -> str:
         """Options, for ``print(module)``."""

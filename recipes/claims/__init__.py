@@ -30,6 +30,10 @@ CLAIMS = (
     "alignment",
     "replay",
     "many-classes",
+    "separation",
+    "multi-centre",
+    "random-labels",
+    "multi-label",
 )
 """Names of all claims; their files are called the same."""
 

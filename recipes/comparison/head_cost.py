@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 from torch.utils.benchmark import Timer
 
+from etf_heads.losses import PickAllLabelsCrossEntropy
 from recipes.training.loss import TaskLosses
 from recipes.training.network import Network
 
@@ -39,6 +41,8 @@ def head_cost(
     labels = torch.stack(
         [torch.randint(z.shape[1], (batch_size,), device=device) for z in logits.values()], dim=1
     )
+    if isinstance(loss, PickAllLabelsCrossEntropy):
+        labels = F.one_hot(labels[:, 0], next(iter(logits.values())).shape[1])
     network = Network(nn.Identity(), nn.Identity(), head, loss, logits)
     parameters = list(head.parameters())
     optimizer = torch.optim.AdamW(parameters) if parameters else None

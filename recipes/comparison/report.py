@@ -31,6 +31,11 @@ MEASURES = {
     "m_nc2_angles_weights": ("M_NC2 angles", "how far their cosines are from -1/(K-1)"),
     "m_nc3": ("M_NC3", "squared distance between directions of class means and class vectors"),
     "m_nc4": ("M_NC4", "share of images whose nearest class mean is not the classifier's choice"),
+    "nc1_ratio": ("NC1", "spread within label sets over spread between them"),
+    "nc2_angles_means": ("NC2 angles, means", "how far cosines of single labels are from -1/(K-1)"),
+    "nc2_angles_weights": ("NC2 angles", "how far those of the class vectors are from -1/(K-1)"),
+    "nc3": ("NC3", "squared distance between directions of single labels and class vectors"),
+    "nc_m/2": ("NC_m, pairs", "angle of pairs to the average of their labels, over other pairs'"),
 }
 """Measures by their names in a history: a short title, and what it says."""
 

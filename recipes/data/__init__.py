@@ -6,6 +6,7 @@ per-sample Python runs while training. A new one is a function from :class:`Data
 
 - Composed of two pictures, a task each: ``multi-digits``, ``multi-mnist-10-10``,
   ``multi-cifar10-10-10``, and ``binary-digits-SHARE``, whose labels agree in that share of images.
+- One digit or two in an image, and a set of labels: ``label-sets-digits``, ``label-sets-mnist``.
 - Several tasks on each image: ``cifar100-cross-10x10``, ``celeba``.
 - One task: ``digits``, ``mnist``, ``cifar100``, and ``glyphs``, of thousands of classes.
 - Tasks with samples of their own: ``cifar100-split-5x20``. Any of these: ``image-folder``.
@@ -57,6 +58,10 @@ SIZED = FILES | SAMPLING | {"image_size"}
 """Options of data sets whose images can be made smaller."""
 
 
+LABEL_SETS = frozenset({"validation", "random"})
+"""Options of data sets whose images have any number of labels."""
+
+
 def _function(file: str, name: str) -> Callable[[Any], ImageData]:
     """A function of a file of this folder, which is imported when it is called."""
 
@@ -79,6 +84,10 @@ def binary_digits_name(share: float) -> str:
 DATASETS: dict[str, DataSource] = {
     "digits": DataSource(_function("digits", "single_digits"), SAMPLING),
     "mnist": DataSource(_function("mnist_cifar", "mnist"), SIZED),
+    "label-sets-digits": DataSource(_function("label_sets", "digit_sets"), LABEL_SETS),
+    "label-sets-mnist": DataSource(
+        _function("label_sets", "mnist_sets"), LABEL_SETS | FILES | {"image_size"}
+    ),
     "multi-digits": DataSource(_function("digits", "multi_digits"), SAMPLING),
     "multi-mnist-10-10": DataSource(_function("mnist_cifar", "multi_mnist"), SIZED),
     "multi-cifar10-10-10": DataSource(_function("mnist_cifar", "multi_cifar10"), SIZED),
@@ -118,6 +127,8 @@ def _load(name: str, options: DataOptions) -> ImageData:
     data = DATASETS[name].read(options)
     if name in SHRUNK and options.image_size is not None:
         data = data.shrunk(options.image_size)
+    if options.random is not None:
+        data = data.randomised(options.random)
     return data.validated(options.validation) if options.validation else data
 
 

@@ -46,10 +46,10 @@ def multi_digits(options: DataOptions = DEFAULTS) -> ImageData:
     has the same number of images, and each image is another pair of scans: 10,000 for training,
     2,000 for testing.
     """
-    scans, train_scans, test_scans = _digit_scans()
+    train, test = digit_pictures()
     return composed(
-        _of_classes(scans, train_scans),
-        _of_classes(scans, test_scans),
+        train,
+        test,
         fewer_classes({"left": 10, "right": 10}, options),
         options,
         beside,
@@ -90,6 +90,13 @@ def binary_digits(share: float) -> ImageData:
         test=side_by_side(scans, _halves(test_scans), images_per_pair=500),
         shift=1,
     )
+
+
+def digit_pictures() -> tuple[Pictures, Pictures]:
+    """Scans of single digits for training, and those of testing: one in five."""
+    scans, *parts = _digit_scans()
+    train, test = (_of_classes(scans, own) for own in parts)
+    return train, test
 
 
 def _digit_scans(test_share: float = 0.2) -> tuple[Tensor, list[Tensor], list[Tensor]]:

@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 from torch.utils.data import DataLoader, Dataset
 
+from recipes.data.options import Randomised
+
 NO_LABEL = -100
 """The label of a task that an image has none of, as PyTorch's losses have it."""
 
@@ -23,7 +25,8 @@ class ImageSet(Dataset[Batch]):
 
     Attributes:
         images: uint8 (N, channels, height, width).
-        labels: int64 (N, T); ``NO_LABEL`` where an image has no label of a task.
+        labels: int64 (N, T); ``NO_LABEL`` where an image has no label of a task. Of label sets,
+            0 and 1 (N, K).
     """
 
     images: Tensor
@@ -59,6 +62,7 @@ class ImageData:
         test: what is held out.
         shift: training images are moved by up to this many pixels each way.
         flip: whether training images are mirrored at random.
+        label_sets: whether images have any number of labels of a single task.
     """
 
     tasks: dict[str, int]
@@ -66,6 +70,7 @@ class ImageData:
     test: ImageSet
     shift: int
     flip: bool = False
+    label_sets: bool = False
 
     def shrunk(self, size: int) -> ImageData:
         """Square images of this side; each pixel is the mean over an area."""
@@ -77,6 +82,25 @@ class ImageData:
             for part in (self.train, self.test)
         )
         return replace(self, train=train, test=test, shift=self.shift * size // side)
+
+    def randomised(self, what: Randomised) -> ImageData:
+        """The same sizes, without anything that relates images to labels, by a fixed seed.
+
+        Args:
+            what: "labels" of a split are given to other images of it; or "pixels" are drawn anew,
+                uniformly, each on its own.
+        """
+        generator = torch.Generator().manual_seed(0)
+
+        def changed(part: ImageSet) -> ImageSet:
+            if what == "labels":
+                order = torch.randperm(len(part), generator=generator)
+                return replace(part, labels=part.labels[order])
+            shape = part.images.shape
+            pixels = torch.randint(256, shape, generator=generator, dtype=torch.uint8)
+            return replace(part, images=pixels)
+
+        return replace(self, train=changed(self.train), test=changed(self.test))
 
     def validated(self, share: float) -> ImageData:
         """Training images alone: a share of them, always the same ones, in place of the tests."""

@@ -48,9 +48,15 @@ def _in_corners(
     )
 
 
+def mnist_pictures(options: DataOptions) -> tuple[Pictures, Pictures]:
+    """MNIST's single digits for training and testing."""
+    train, test = _read("MNIST", 10, "L", options)
+    return train, test
+
+
 def mnist(options: DataOptions) -> ImageData:
     """MNIST, one task of ten digits."""
-    train, test = _read("MNIST", 10, "L", options)
+    train, test = mnist_pictures(options)
     return labelled(
         train,
         test,

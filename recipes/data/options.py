@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Literal
+
+Randomised = Literal["labels", "pixels"]
 
 SAMPLING = frozenset(
     {
@@ -14,6 +17,7 @@ SAMPLING = frozenset(
         "pair_imbalance",
         "agreement",
         "validation",
+        "random",
     }
 )
 """Options that choose among images, whatever these show."""
@@ -46,6 +50,8 @@ class DataOptions:
         image_size: side that images of celeba and image-folder are cropped and resized to, and
             those of MNIST and CIFAR shrunk to, and of glyphs rendered in; by default 64 for
             celeba, 32 for glyphs, and otherwise the size that they have.
+        random: takes the relation of images and labels away, in both splits: "labels" are given to
+            other images, so that classes stay as frequent; or "pixels" are drawn anew, uniformly.
         validation: share of the training images, drawn with a fixed seed, that is held out and
             takes the place of the test images: to choose settings by.
     """
@@ -61,6 +67,7 @@ class DataOptions:
     attributes: tuple[str, ...] = ()
     tasks: Path | None = None
     image_size: int | None = None
+    random: Randomised | None = None
     validation: float = 0.0
 
     def __post_init__(self) -> None:
@@ -77,6 +84,8 @@ class DataOptions:
             raise ValueError(f"agreement={self.agreement}: a share lies between 0 and 1")
         if not 0 <= self.validation < 1:
             raise ValueError(f"validation={self.validation}: a share lies from 0 to below 1")
+        if self.random not in (None, "labels", "pixels"):
+            raise ValueError(f"random={self.random!r}: choose from labels, pixels")
         skewed = [n for n in ("imbalance", "pair_imbalance", "agreement") if n in self.given()]
         if len(skewed) > 1:
             raise ValueError(f"{' and '.join(skewed)} are two distributions: give one of them")

@@ -7,6 +7,8 @@ their own; a projection follows them only where another size is asked for.
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -52,6 +54,37 @@ def _block(channels_in: int, channels_out: int) -> tuple[nn.Module, ...]:
         nn.BatchNorm2d(channels_out),
         nn.ReLU(),
     )
+
+
+def mlp(
+    image_shape: Shape,
+    features: int,
+    width: int,
+    *,
+    depth: int,
+    norm: bool = True,
+    relu: bool = True,
+) -> nn.Sequential:
+    """Fully connected layers of all pixels, each with batch normalisation and ReLU: Linear-BN-ReLU.
+
+    A projection follows only where features are of another size than the layers.
+
+    Args:
+        image_shape: (channels, height, width).
+        features: size of the feature vector.
+        width: units of each layer.
+        depth: number of layers.
+        norm: whether they are batch-normalised.
+        relu: whether they have ReLU.
+    """
+    from torch import nn
+
+    network = nn.Sequential(nn.Flatten())
+    for units in [math.prod(image_shape), *[width] * (depth - 1)]:
+        linear = nn.Linear(units, width, bias=not norm)
+        normed = [nn.BatchNorm1d(width)] if norm else []
+        network.append(nn.Sequential(linear, *normed, *[nn.ReLU()] * relu))
+    return network if features == width else network.append(nn.Linear(width, features))
 
 
 def vgg(image_shape: Shape, features: int, width: int, *, layers: str) -> nn.Module:
@@ -176,23 +209,31 @@ BACKBONES: dict[str, Backbone] = {
     "resnet18": partial(resnet, layers=18),
     "resnet34": partial(resnet, layers=34),
 }
-"""Backbones by name; :func:`backbone` knows those of timm as well."""
+"""Backbones by name; :func:`backbone` knows those of timm as well, and ``mlp`` of any depth."""
+
+MLP = re.compile(r"mlp([1-9]\d?)(-no-norm|-no-relu)?")
 
 
 def backbone(name: str) -> Backbone:
-    """A backbone by its name: one of ``BACKBONES``, or ``timm/NAME``.
+    """A backbone by its name: one of ``BACKBONES``, ``mlpDEPTH``, or ``timm/NAME``.
 
     Raises:
         ValueError: if there is none of this name.
     """
     if name in BACKBONES:
         return BACKBONES[name]
+    if found := MLP.fullmatch(name):
+        depth, without = found.groups()
+        return partial(
+            mlp, depth=int(depth), norm=without != "-no-norm", relu=without != "-no-relu"
+        )
     if name.startswith(TIMM):
         import timm
 
         if timm.is_model(name.removeprefix(TIMM)):
             return partial(from_timm, name=name.removeprefix(TIMM))
     raise ValueError(
-        f"backbone={name!r}: choose from {', '.join(BACKBONES)}, and {TIMM}NAME of any model in "
+        f"backbone={name!r}: choose from {', '.join(BACKBONES)}, mlpDEPTH with 1 to 99 "
+        f"layers (also mlpDEPTH-no-norm, mlpDEPTH-no-relu), and {TIMM}NAME of any model in "
         "timm.list_models()"
     )

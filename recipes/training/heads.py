@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -93,11 +93,16 @@ def _compound(orientation: str | None) -> HeadBuilder:
     return build
 
 
-def _task_by_task(build: HeadBuilder) -> HeadBuilder:
-    """The same head for all tasks together, or one a task where these have their own samples."""
+def _task_by_task(build: HeadBuilder, *, always: bool = False) -> HeadBuilder:
+    """The same head for all tasks together, or one a task where these have their own samples.
+
+    Args:
+        build: makes a head.
+        always: one a task wherever there are several.
+    """
 
     def build_all(of: HeadRequest) -> nn.Module:
-        if not of.own_samples:
+        if not of.own_samples and not (always and len(of.tasks) > 1):
             return build(of)
         from etf_heads.heads import MultiSourceHead
 
@@ -163,6 +168,34 @@ def _spherical(*, chosen: bool) -> HeadBuilder:
     return build
 
 
+def _multi_centre(*, most: int, reduce: Literal["sum", "direction"] = "sum") -> HeadBuilder:
+    """Centres of a class by its frequency, at most so many."""
+
+    def build(of: HeadRequest) -> nn.Module:
+        from etf_heads.codes import AssignedCode, MultiCentreCode
+        from etf_heads.heads import FixedHead
+
+        ((_, classes),) = of.tasks.items()
+        code = MultiCentreCode(centres(of.labels[:, 0], classes, most), reduce=reduce)
+        named = AssignedCode(code, of.tasks)
+        return FixedHead(of.features, named, of.orientation, **of.options)
+
+    return build
+
+
+def centres(labels: Tensor, classes: int, most: int) -> list[int]:
+    """Centres of each class: the root of how many times rarer it is than the most frequent one.
+
+    Args:
+        labels: (N,) of training.
+        classes: their number.
+        most: no class has more.
+    """
+    counts = labels.bincount(minlength=classes)
+    roots = (counts.max() / counts.clamp(min=1)).sqrt().round().long()
+    return roots.clamp(max=most).tolist()
+
+
 def _all_vectors(code: Code) -> Code | None:
     """The whole family of which a code of one task has the first vectors; None of others."""
     from etf_heads.codes import AssignedCode, BasesCode
@@ -183,13 +216,18 @@ HEADS: dict[str, HeadBuilder] = {
     "compound-random": _compound("random"),
     "spherical": _task_by_task(_spherical(chosen=False)),
     "spherical-chosen": _task_by_task(_spherical(chosen=True)),
+    "one-centre": _task_by_task(_multi_centre(most=1), always=True),
+    "multi-centre": _task_by_task(_multi_centre(most=8), always=True),
+    "multi-centre-direction": _task_by_task(_multi_centre(most=8, reduce="direction"), always=True),
     "correlated": _task_by_task(_correlated),
     "nearest": _task_by_task(_nearest(gradient=False)),
     "nearest-gradient": _task_by_task(_nearest(gradient=True)),
     "class-mean": _task_by_task(_class_mean(centred=True)),
     "prototypes": _task_by_task(_class_mean(centred=False)),
 }
-"""Heads by name; "compound" has the library's default orientation."""
+"""Heads by name; "compound" has the library's default orientation. "multi-centre" gives rare
+classes up to eight centres and adds their scores up, "multi-centre-direction" takes the direction
+of their mean, and "one-centre" has one for every class."""
 
 SPHERICAL = ("spherical", "spherical-chosen")
 """Those whose class vectors can be given to other classes; the second takes them from a code of as

@@ -21,7 +21,7 @@ class Network(nn.Module):
         standardise: uint8 images (B, C, H, W) to floats.
         backbone: these to features (B, d), which all tasks share.
         head: these to a dict of logits (B, K_t); the rest is the same whichever it is.
-        loss: features, head and labels (B, T) to losses (T,).
+        loss: features, head and labels (B, T) to losses (T,); or label sets (B, K) to (1,).
         tasks: their names, in the order of the labels.
 
     Attributes:
@@ -69,7 +69,7 @@ class Network(nn.Module):
         it.
         """
         observing = is_observing(self.head)
-        columns = dict(zip(self.tasks, labels.unbind(1), strict=True))
+        columns = dict(zip(self.tasks, labels.unbind(1), strict=True)) if observing else {}
         if self.logit_share == 1 and not (observing and self.of_logits):
             if observing and observe and self.training:
                 self.head.observe(features, columns)

@@ -36,6 +36,8 @@ LossName = Literal[
     "normalized",
     "ntce",
     "nonl",
+    "centre-cosine",
+    "pick-all-labels",
 ]
 OF_LOGITS = {"label-smoothing": 0.1, "focal": 2.0, "squared-error": 1.0, "logit-adjusted": 1.0}
 """Losses of logits that have a number, and what it is by default."""
@@ -51,9 +53,11 @@ class Settings(DataOptions):
         data: the image set, and with it the tasks.
         augment: shift training images at random, and mirror them where that keeps their meaning.
         backbone: the network that turns images into features: cnn, vgg11, vgg13, resnet18,
-            resnet34, or timm/NAME for any model of timm.
+            resnet34, timm/NAME for any model of timm, or mlpDEPTH for so many fully connected
+            layers of equal width with batch normalisation and ReLU (mlp7-no-norm and mlp7-no-relu
+            lack one of them).
         width: channels of the backbone's first stage; the others follow from it (64 for the
-            original VGG and ResNet). Models of timm have their own.
+            original VGG and ResNet). Models of timm have their own; of mlpDEPTH, units a layer.
         features: size of the feature vector that the head sees. Large backbones have features
             of their own (8 times the width for VGG and ResNet), which a linear projection
             brings to this size if it is another. Batch-normalised features have
@@ -78,7 +82,11 @@ class Settings(DataOptions):
             loss; squared error against centred targets. Or, of features and class vectors of unit
             length, cross-entropy of their cosines (normalized), or what contrasts each image's
             class vector with the features of the batch (ntce, nonl; see etf_heads.losses). These
-            three go with feature_norm unit, by which decisions are those of the cosines.
+            three go with feature_norm unit, by which decisions are those of the cosines. Or the
+            squared distance from 1 of the cosines with the centres of the right class
+            (centre-cosine, for the heads multi-centre). Data of label sets goes with
+            pick-all-labels, the sum of the cross-entropies of all labels of an image, and nothing
+            else does.
         loss_parameter: the share that label smoothing takes (0.1), the exponent of focal loss (2),
             the gap that squared error asks for (1), the weight of the logarithms of frequencies
             (1); by default the numbers in parentheses. Other losses have none.

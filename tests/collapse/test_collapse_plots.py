@@ -10,6 +10,7 @@ from etf_heads.collapse import (
     plot_class_plane,
     plot_cosines,
     plot_gram,
+    plot_layers,
     plot_values,
 )
 from etf_heads.geometry import compound_etf
@@ -55,6 +56,20 @@ def test_curves_over_epochs():
     assert single.plot(epochs, ax=ax)[1] is ax
     with pytest.raises(ValueError, match="values is empty"):
         plot_values([])
+
+
+def test_layers_with_the_law_that_is_fitted():
+    values = [8.0, 4.0, 2.2]
+    figure, ax = plot_layers(values)
+    assert ax.get_yscale() == "log"
+    points, line = ax.lines
+    assert list(points.get_ydata()) == values
+    fit = np.polyfit(range(3), np.log(values), 1)
+    np.testing.assert_allclose(np.log(line.get_ydata()), np.polyval(fit, range(3)))
+    assert plot_layers(values, ax=ax)[1] is ax
+    figure.canvas.draw()
+    with pytest.raises(ValueError, match="two or more positive finite numbers"):
+        plot_layers([1.0, 0.0])
 
 
 def test_gram_of_a_compound_etf():

@@ -32,6 +32,8 @@ def test_it_is_the_cross_entropy_of_every_label(over_labels, kind, learned):
     torch.testing.assert_close(each, losses)
     mean = PickAllLabelsCrossEntropy(over_labels)(h, head, sets.to(kind))
     torch.testing.assert_close(mean, losses.sum() / sets.any(-1).sum())
+    task = PickAllLabelsCrossEntropy(over_labels, reduction="task")(h, head, sets.to(kind))
+    torch.testing.assert_close(task, mean[None])
     criterion = PickAllLabelsCrossEntropy(over_labels)
     assert torch.autograd.gradcheck(lambda h: criterion(h, head, sets), h)
 
@@ -84,7 +86,7 @@ def test_bad_input():
     criterion = PickAllLabelsCrossEntropy()
     with pytest.raises(ValueError, match="over_labels must be 'sum' or 'mean', got 'max'"):
         PickAllLabelsCrossEntropy("max")
-    with pytest.raises(ValueError, match="reduction must be 'mean' or 'none', got 'sum'"):
+    with pytest.raises(ValueError, match="reduction must be one of mean, task, none; got 'sum'"):
         PickAllLabelsCrossEntropy(reduction="sum")
     with pytest.raises(ValueError, match=r"of shape \(4, 5\), one column a class; got \(4,\)"):
         criterion(h, head, torch.zeros(4))

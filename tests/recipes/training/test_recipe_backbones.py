@@ -85,3 +85,32 @@ def test_large_backbones_train_on_small_images(name, tmp_path):
     assert result.counts.model_parameters == sum(
         p.numel() for p in build_network(config, multi_digits()).parameters()
     )
+
+
+@pytest.mark.parametrize("features", [6, 10])
+@pytest.mark.parametrize(
+    ("name", "kinds"),
+    [
+        ("mlp1", ["Linear", "BatchNorm1d", "ReLU"]),
+        ("mlp12", ["Linear", "BatchNorm1d", "ReLU"]),
+        ("mlp3-no-norm", ["Linear", "ReLU"]),
+        ("mlp3-no-relu", ["Linear", "BatchNorm1d"]),
+    ],
+)
+def test_fully_connected_layers(name, kinds, features):
+    network = backbone(name)((1, 3, 5), features, 6)
+    flatten, *blocks = network
+    projection = None if features == 6 else blocks.pop()
+    assert (type(flatten), type(projection)) == (
+        nn.Flatten,
+        nn.Linear if projection else type(None),
+    )
+    depth = int("".join(filter(str.isdigit, name)))
+    assert [[type(layer).__name__ for layer in block] for block in blocks] == [kinds] * depth
+    assert network(torch.randn(4, 1, 3, 5)).shape == (4, features)
+
+
+@pytest.mark.parametrize("name", ["mlp", "mlp0", "mlp3-no", "mlp100", "mlp3-no-norm-no-relu"])
+def test_other_names_of_fully_connected_layers_are_refused(name):
+    with pytest.raises(ValueError, match=r"mlpDEPTH with 1 to 99 layers"):
+        backbone(name)

@@ -7,9 +7,9 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from recipes.data import load_data
-from recipes.training.building import build_network
+from recipes.training.building import build_network, head_request
 from recipes.training.engine import train
-from recipes.training.heads import HEADS
+from recipes.training.heads import HEADS, centres
 from recipes.training.strategies.equal import EqualWeighting
 
 pytestmark = pytest.mark.recipes
@@ -73,3 +73,17 @@ def test_losses_are_those_of_a_share_of_the_logits(head, share):
     logits = network.features_and_logits(images)[1].values()
     expected = [F.cross_entropy(share * z, y) for z, y in zip(logits, labels.T, strict=True)]
     torch.testing.assert_close(network(images, labels), torch.stack(expected))
+
+
+def test_rare_classes_have_more_centres():
+    labels = torch.arange(10).repeat_interleave((500 * 100 ** -(torch.arange(10) / 9)).long())
+    assert centres(labels, 10, most=8) == [1, 1, 2, 2, 3, 4, 5, 6, 8, 8]
+    assert centres(labels, 10, most=1) == [1] * 10
+    assert centres(torch.tensor([0, 0, 0, 0, 1]), 3, most=8) == [1, 2, 2]  # no sample: as one
+    config = replace(TINY, data="digits", imbalance=30.0, train_images=None, features=60)
+    data = load_data("digits", config)
+    for name, least in (("one-centre", 1), ("multi-centre", 2), ("multi-centre-direction", 2)):
+        head = HEADS[name](head_request(replace(config, head=name), data))
+        assert set(head(torch.randn(2, 60))) == {"digit"}
+        found = head.code.base.centres
+        assert (found[0], found[-1] >= least) == (1, True)

@@ -14,7 +14,7 @@ from recipes.data.images import ImageData, ImageSet
 from recipes.training.building import build_network, head_request
 from recipes.training.engine import train
 from recipes.training.heads import HEADS
-from recipes.training.loss import make_loss, mean_cross_entropies
+from recipes.training.loss import make_loss, mean_cross_entropies, summed_pick_all_labels
 from recipes.training.unit_rows import UnitRows
 
 pytestmark = pytest.mark.recipes
@@ -200,3 +200,45 @@ def test_heads_that_observe_take_the_loss_that_was_asked_for(head, loss):
     torch.testing.assert_close(found, expected)
     network.eval()(images, labels)
     assert int(network.head.running.updates) == 1
+
+
+@pytest.mark.parametrize(
+    ("data", "loss"), [("label-sets-digits", "cross-entropy"), ("digits", "pick-all-labels")]
+)
+def test_label_sets_go_with_their_loss(data, loss):
+    config = replace(TINY, data=data, loss=loss, train_images=None, test_images=None)
+    with pytest.raises(ValueError, match=f"loss='{loss}' with data='{data}': .* go together"):
+        build_network(config, load_data(data, config))
+
+
+def test_label_sets_have_the_cross_entropy_of_every_label():
+    base = {"data": "label-sets-digits", "loss": "pick-all-labels"}
+    config = replace(TINY, head="learned", train_images=None, test_images=None, **base)
+    data = load_data(config.data, config)
+    network = build_network(config, data).eval()
+    chosen = torch.tensor([0, 1, 3100, 5799])  # two images of one label, two of two
+    images, sets = data.train.images[chosen], data.train.labels[chosen]
+    logits = network(images)["digit"]
+    rows, labels = sets.nonzero().unbind(1)
+    each = F.cross_entropy(logits[rows], labels, reduction="sum")
+    torch.testing.assert_close(network(images, sets), each[None] / 4)
+    torch.testing.assert_close(summed_pick_all_labels(logits, sets), each)
+    with pytest.raises(ValueError, match="assigned by single labels"):
+        build_network(replace(config, head="spherical", features=4, assign=(0.0,)), data)
+
+
+def test_features_are_drawn_to_the_centres_of_their_class():
+    config = replace(TINY, head="multi-centre", loss="centre-cosine", data="digits", features=40)
+    config = replace(config, train_images=400, test_images=200, imbalance=4.0)
+    data = load_data(config.data, config)
+    network = build_network(config, data).eval()
+    images, labels = data.train.images[:20], data.train.labels[:20]
+    features = F.normalize(network.head.norm(network.features(images)))
+    code, basis = network.head.code.base, network.head.orientation
+    first = [sum(code.centres[:k]) for k in range(10)]
+    every = basis.lift(code.centre_vectors(dtype=torch.float32))
+    expected = torch.zeros(20)
+    for i, k in enumerate(labels[:, 0].tolist()):
+        own = every[first[k] : first[k] + code.centres[k]]
+        expected[i] = ((own @ features[i] - 1) ** 2 / 2).mean()
+    torch.testing.assert_close(network(images, labels), expected.mean()[None])
