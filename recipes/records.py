@@ -61,6 +61,15 @@ def from_json(kind: type[R], values: Any) -> R:
     return found
 
 
+def differences(mine: Mapping[str, Any], saved: Mapping[str, Any]) -> list[str]:
+    """What is not the same in both, as "name: saved -> mine"."""
+    return [
+        f"{name}: {saved.get(name)!r} -> {mine.get(name)!r}"
+        for name in {**mine, **saved}
+        if saved.get(name) != mine.get(name)
+    ]
+
+
 def _read(kind: Any, value: Any, name: str) -> Any:
     origin, given = get_origin(kind), get_args(kind)
     if (

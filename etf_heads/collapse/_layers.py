@@ -119,14 +119,16 @@ class LayerwiseCollapse:
             raise ValueError("LayerwiseCollapse has seen no data: call update first")
         return {name: measure.compute() for name, measure in self.measures.items()}
 
-    def ranks(self, share: float = 0.05) -> dict[str, int]:
-        """{layer: rank of its centred class means}: singular values above a share of the largest.
+    def ranks(self, share: float = 0.05, *, centred: bool = True) -> dict[str, int]:
+        """{layer: rank of its class means}: singular values above a share of the largest.
 
-        Full collapse has K - 1; deeper minima of regularised networks have less (the low-rank bias
-        of deep unconstrained feature models).
+        Full collapse has K - 1, or K where means are not centred; deeper minima of regularised
+        networks have less (the low-rank bias of :class:`~etf_heads.theory
+        .DeepUnconstrainedFeatureModel`, whose ``ranks`` are not centred).
 
         Args:
             share: from 0 to 1.
+            centred: whether to take the mean of all class means off.
 
         Raises:
             ValueError: before there is data.
@@ -135,7 +137,9 @@ class LayerwiseCollapse:
             raise ValueError("LayerwiseCollapse has seen no data: call update first")
         found = {}
         for name, measure in self.measures.items():
-            values = torch.linalg.svdvals(measure.class_statistics().centred_means)
+            statistics = measure.class_statistics()
+            means = statistics.centred_means if centred else statistics.means
+            values = torch.linalg.svdvals(means)
             found[name] = int((values > share * values[0]).sum())
         return found
 

@@ -34,6 +34,9 @@ CLAIMS = (
     "multi-centre",
     "random-labels",
     "multi-label",
+    "low-rank",
+    "regression",
+    "geometric-complexity",
 )
 """Names of all claims; their files are called the same."""
 

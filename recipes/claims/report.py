@@ -74,11 +74,12 @@ def numbers_table(claim: Claim, judged: Judged) -> list[Line]:
     """Accuracies and measures of every variant."""
     evidence = judged.evidence
     titles = {name: MEASURES[name][0] for name in claim.measures}
+    classify = all(record.tasks for record in _runs(judged))
     table: list[Line] = [
         ("", *evidence),
         *(
             (f"{part} accuracy, %", *(_percent(records, part) for records in evidence.values()))
-            for part in _PARTS
+            for part in (_PARTS if classify else ())
         ),
         *(
             (f"{title}, start → end", *(_start_to_end(r, name) for r in evidence.values()))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from recipes.data import DataOptions
+from recipes.records import differences
 
 if TYPE_CHECKING:
     from torch import nn
@@ -111,12 +112,7 @@ class SessionsRun:
 
     def differences(self, saved: dict[str, Any]) -> list[str]:
         """Settings in which a saved run differs, as "name: saved -> now"."""
-        mine = self.to_json()
-        return [
-            f"{name}: {saved.get(name)!r} -> {mine.get(name)!r}"
-            for name in mine | saved
-            if saved.get(name) != mine.get(name)
-        ]
+        return differences(self.to_json(), saved)
 
 
 HeadBuilder = Callable[[int, Mapping[str, int]], "nn.Module"]

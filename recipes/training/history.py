@@ -12,12 +12,13 @@ class Scores:
 
     samples: int  # number of images
     loss: float  # sum over tasks of the mean over the images that have a label of the task
-    accuracy: dict[str, float]  # by task, over these images
+    accuracy: dict[str, float]  # by task, over these images; empty for a regression
 
     @property
     def mean_accuracy(self) -> float:
-        """Accuracy averaged over tasks."""
-        return math.fsum(self.accuracy.values()) / len(self.accuracy)
+        """Accuracy averaged over tasks; NaN for a regression."""
+        tasks = len(self.accuracy)
+        return math.fsum(self.accuracy.values()) / tasks if tasks else math.nan
 
 
 @dataclass(frozen=True)

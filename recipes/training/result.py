@@ -150,11 +150,11 @@ def class_cosines(weight: Tensor, tasks: Mapping[str, int]) -> list[list[float]]
     return [[round(c, 4) for c in row] for row in (vectors @ vectors.T).tolist()]
 
 
-def counts(network: Network, optimizer: Callable[[list[nn.Parameter]], Optimizer]) -> Counts:
-    """The costs of a network trained by this optimiser."""
+def counts(network: nn.Module, optimizer: Callable[[list[nn.Parameter]], Optimizer]) -> Counts:
+    """The costs of a network, with a ``head``, trained by this optimiser."""
     model = model_costs(network, optimizer)
     return Counts(
-        head_parameters=sum(p.numel() for p in network.head.parameters()),
+        head_parameters=sum(p.numel() for p in network.get_submodule("head").parameters()),
         model_parameters=model.parameters,
         checkpoint_bytes=model.checkpoint_bytes,
         optimizer_state_bytes=model.optimizer_state_bytes,

@@ -99,4 +99,5 @@ def test_ranks_of_class_means():
         model(torch.randn(5, 7, dtype=torch.float64).repeat(3, 1))
         layers.update(torch.arange(5).repeat(3))
     assert layers.ranks(share=1e-9) == {"0": 4, "1": 2, "2": 2}
+    assert layers.ranks(share=1e-9, centred=False) == {"0": 5, "1": 2, "2": 3}  # with the bias
     assert layers.ranks(share=0.999) == dict.fromkeys("012", 1)

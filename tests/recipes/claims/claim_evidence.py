@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from perceptron_evidence import RUNS as PERCEPTRONS
 from recipe_results import scores
 
 from recipes.claims.alignment import VARIANTS as ALIGNMENT
@@ -145,6 +146,7 @@ MADE = {
     "multi-centre": with_centres,
     "random-labels": at_random,
     "multi-label": of_label_sets,
+    **PERCEPTRONS,
 }
 """Runs that support a claim, by its name and that of a variant."""
 
