@@ -5,9 +5,10 @@ end with the closed forms of Theorems 3.1, 3.2 and 5.1 and with ``optimal_gram``
 a minute on one CPU core. ``images`` trains networks on two-digit images whose two binary labels are
 correlated, and puts the angles they find beside the closed form: about five minutes with
 ``OMP_NUM_THREADS=1``, which suits such small networks. ``landscape`` looks for critical points of
-small models under five losses, whether they are saddles, and follows gradient flow from a Hadamard
-start: a few minutes. Each prints a table, and writes JSON and a page under ``runs/theory``; on one
-process ``python recipes/theory.py`` is the same, and ``--help`` explains every setting.
+small models under five losses and on the sphere, whether they are saddles, and follows gradient
+flow from a Hadamard start: ten minutes. Each prints a table, and writes JSON and a page under
+``runs/theory``; on one process ``python recipes/theory.py`` is the same, and ``--help`` explains
+every setting.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from etf_heads._tasks import positive_int
 from etf_heads.theory._checks import positive, weights_of
@@ -52,6 +53,11 @@ class UnconstrainedFeatureModel(nn.Module):
     Any optimiser of :mod:`torch.optim` applies; :func:`optimal_gram` knows the minimum. The
     multi-source setting, where every task has samples of its own, is one such model a task.
 
+    ``normalised=s`` is the model of Yaras et al. ("Neural collapse with normalized features",
+    NeurIPS 2022): class vectors and features of length 1, with s times their cosines as logits.
+    Its regularisers would be constants and are left out, so that the λ's play no part. One task
+    of K <= dim + 1 classes has its minimum at a simplex ETF (:func:`sphere_optimum`).
+
     Args:
         label_counts: tensor of shape (K_1, ..., K_T), or :class:`JointCounts`.
         lambda_w: regulariser of the class vectors, mean-loss convention
@@ -62,16 +68,19 @@ class UnconstrainedFeatureModel(nn.Module):
         task_weights: c_t by task name, or in order; 1 each when None.
         losses: one for all tasks, or by task name, or in order (:class:`CrossEntropy`,
             :class:`Focal`, :class:`SquaredError`); cross-entropy when None.
+        normalised: s, one over the temperature; None for vectors of any length.
         generator: draws the starting point; the global generator when None.
         dtype: of the parameters.
 
     Attributes:
-        weight: class vectors, shape (sum K_t, dim).
+        weight: class vectors, shape (sum K_t, dim). Where they are normalised their directions
+            count, not their lengths, and so with the features.
         features: features by label tuple, shape (G, dim), in the order of ``counts.labels``.
         counts: the :class:`JointCounts` of the data.
 
     Raises:
-        ValueError: if the counts, λ's or dim are not possible, or the task weights do not match.
+        ValueError: if the counts, λ's, dim or the scale are not possible, or the task weights do
+            not match.
 
     Example:
         >>> model = UnconstrainedFeatureModel(torch.ones(3, 2), lambda_w=1e-2, lambda_h=1e-3)
@@ -85,6 +94,12 @@ class UnconstrainedFeatureModel(nn.Module):
         >>> cross_task = model.gram()[:3, 3:]
         >>> bool(cross_task.abs().max() < 1e-3)
         True
+
+        On the unit sphere, where no lengths are regularised:
+
+        >>> model = UnconstrainedFeatureModel(torch.ones(3), 1e-2, 1e-3, normalised=5.0)
+        >>> model.gram().diagonal()
+        tensor([1., 1., 1.], dtype=torch.float64)
     """
 
     groups: Tensor
@@ -101,11 +116,15 @@ class UnconstrainedFeatureModel(nn.Module):
         dim: int | None = None,
         task_weights: Mapping[str, float] | Sequence[float] | Tensor | None = None,
         losses: LossSpec = None,
+        normalised: float | None = None,
         generator: torch.Generator | None = None,
         dtype: torch.dtype = torch.float64,
     ) -> None:
         super().__init__()
         positive(lambda_w=lambda_w, lambda_h=lambda_h)
+        if normalised is not None:
+            positive(normalised=normalised)
+        self.normalised = normalised
         self.counts = JointCounts.parse(label_counts)
         self.lambda_w, self.lambda_h = lambda_w, lambda_h
         tasks = self.counts.tasks
@@ -127,11 +146,13 @@ class UnconstrainedFeatureModel(nn.Module):
 
     def logits(self) -> Tensor:
         """Logits of all tasks, shape (G, sum K_t)."""
-        return self.features @ self.weight.T
+        products = self._scaled(self.features) @ self._scaled(self.weight).T
+        return products if self.normalised is None else self.normalised * products
 
     def gram(self) -> Tensor:
-        """Gram matrix of the class vectors, shape (sum K_t, sum K_t)."""
-        return (self.weight @ self.weight.T).detach()
+        """Gram matrix of the class vectors, shape (sum K_t, sum K_t); of length 1 if normalised."""
+        vectors = self._scaled(self.weight).detach()
+        return vectors @ vectors.T
 
     def forward(self) -> Tensor:
         """The objective, a scalar."""
@@ -143,9 +164,15 @@ class UnconstrainedFeatureModel(nn.Module):
             )
         ]
         losses = torch.stack(each, dim=1) @ self.task_weights  # shape: (G,)
-        shares = self.groups / self.groups.sum()
+        mean = self.groups @ losses / self.groups.sum()
+        if self.normalised is not None:
+            return mean
         return (
-            shares @ losses
+            mean
             + self.lambda_h * (self.groups @ self.features.square().sum(-1))
             + self.lambda_w * (self.class_weights @ self.weight.square().sum(-1))
         )
+
+    def _scaled(self, rows: Tensor) -> Tensor:
+        """Rows as the logits see them: as they are, or of length 1."""
+        return rows if self.normalised is None else F.normalize(rows, dim=-1)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from etf_heads.theory import JointCounts, UnconstrainedFeatureModel, optimal_gram
 from recipes.provenance import Provenance
@@ -153,6 +154,15 @@ def descend(problem: Problem, seed: int, steps: int) -> _End:
         )
         for source in problem.sources
     ]
+    return _End(models, *minimise(models, steps))
+
+
+def minimise(models: Sequence[nn.Module], steps: int) -> tuple[int, float]:
+    """L-BFGS on the sum of what models return, from where they are, until nothing moves any more.
+
+    Returns:
+        The number of steps, and the largest entry of the gradient that is left.
+    """
     parameters = [p for model in models for p in model.parameters()]
     optimizer = torch.optim.LBFGS(
         parameters,
@@ -172,9 +182,7 @@ def descend(problem: Problem, seed: int, steps: int) -> _End:
 
     optimizer.step(closure)
     taken = optimizer.state[parameters[0]]["n_iter"]
-    return _End(
-        models, taken, max(float(p.grad.abs().max()) for p in parameters if p.grad is not None)
-    )
+    return taken, max(float(p.grad.abs().max()) for p in parameters if p.grad is not None)
 
 
 def cosines_of(gram: Tensor, theory: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from etf_heads.geometry import hadamard_init
 from etf_heads.theory import (
@@ -26,16 +26,52 @@ from etf_heads.theory import (
     balanced_optimum,
     critical_points,
     spectral_flow,
+    sphere_optimum,
 )
-from recipes.verification.descent import descend
-from recipes.verification.problems import Problem, balanced_source
+from recipes.verification.descent import minimise
 
-LOSSES: dict[str, GapLoss] = {
-    "cross-entropy": CrossEntropy(),
-    "label smoothing 0.1": CrossEntropy(label_smoothing=0.1),
-    "squared error": SquaredError(),
-    "focal loss, γ = 2": Focal(2.0),
-    "focal loss, γ = 5": Focal(5.0),
+
+@dataclass(frozen=True)
+class Case:
+    """A kind of unconstrained feature model.
+
+    Attributes:
+        loss: of its one task; cross-entropy where it is None.
+        normalised: the scale of its cosines, or None.
+    """
+
+    loss: GapLoss | None = None
+    normalised: float | None = None
+
+    def model(
+        self, classes: int, dim: int, generator: torch.Generator | None = None
+    ) -> UnconstrainedFeatureModel:
+        """A balanced model of so many classes and dimensions."""
+        return UnconstrainedFeatureModel(
+            torch.full((classes,), float(EACH)),
+            *LAMBDAS,
+            dim=dim,
+            losses=self.loss,
+            normalised=self.normalised,
+            generator=generator,
+        )
+
+    def least(self, classes: int) -> float:
+        """The closed form of its global minimum."""
+        if self.normalised is not None:
+            return sphere_optimum(classes, self.normalised).loss
+        n = EACH * classes
+        return balanced_optimum([classes], *LAMBDAS, n, losses=self.loss).objective
+
+
+CASES = {
+    "cross-entropy": Case(),
+    "label smoothing 0.1": Case(CrossEntropy(label_smoothing=0.1)),
+    "squared error": Case(SquaredError()),
+    "focal loss, γ = 2": Case(Focal(2.0)),
+    "focal loss, γ = 5": Case(Focal(5.0)),
+    "normalised, s = 1": Case(normalised=1.0),
+    "normalised, s = 5": Case(normalised=5.0),
 }
 SIZES = ((3, 2), (3, 3), (4, 3), (4, 5))
 """Classes and dimensions of the models; descents take the first of each number of classes."""
@@ -65,19 +101,17 @@ class Check:
 
 
 def landscape_checks(starts: int, seed: int) -> Iterator[Check]:
-    """Critical points and descents under each loss.
+    """Critical points and descents of each case.
 
     Args:
         starts: random starts of each model, at each of three scales.
         seed: of the starts.
     """
-    for name, loss in LOSSES.items():
+    for name, case in CASES.items():
         saddles: list[float] = []
         below, found = 0.0, 0
         for classes, dim in SIZES:
-            counts = torch.full((classes,), float(EACH))
-            model = UnconstrainedFeatureModel(counts, *LAMBDAS, dim=dim, losses=loss)
-            least = _least(classes, loss)
+            model, least = OfUnitLength(case.model(classes, dim)), case.least(classes)
             generator = torch.Generator().manual_seed(seed)
             for scale in (0.5, 1.5, 4.0):
                 points = critical_points(model, starts, scale=scale, generator=generator)
@@ -89,15 +123,39 @@ def landscape_checks(starts: int, seed: int) -> Iterator[Check]:
             "landscape", f"{name}: least eigenvalue, not global", worst, "≤", -1e-6, len(saddles)
         )
         yield Check("landscape", f"{name}: below the closed form", below, "≤", 1e-9, found)
-        ends = [
-            descend(_problem(classes, dim, loss), seed + n, 3000).models[0]().item()
-            - _least(classes, loss)
-            for classes, dim in (SIZES[0], SIZES[2])
-            for n in range(starts)
-        ]
+        ends = [_descent(case, *SIZES[i], seed + n) for i in (0, 2) for n in range(starts)]
         yield Check(
             "landscape", f"{name}: descent from it", max(map(abs, ends)), "≤", 1e-8, len(ends)
         )
+
+
+class OfUnitLength(nn.Module):
+    """A model that, where it is normalised, has its vectors tied to length 1.
+
+    Their lengths do not matter there, so that gradients vanish as they grow, and a search for
+    critical points would follow them. The spring is zero, and so is its slope, where all lengths
+    are 1: critical points are those of the model, and the Hessian is that along the sphere, beside
+    4 for each length.
+    """
+
+    def __init__(self, model: UnconstrainedFeatureModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self) -> Tensor:
+        """The objective, and the spring."""
+        value: Tensor = self.model()
+        if self.model.normalised is None:
+            return value
+        rows = torch.cat([self.model.weight, self.model.features])
+        return value + 0.5 * (rows.square().sum(1) - 1).square().sum()
+
+
+def _descent(case: Case, classes: int, dim: int, seed: int) -> float:
+    """The end of gradient descent less the closed form."""
+    model = case.model(classes, dim, torch.Generator().manual_seed(seed))
+    minimise([model], 3000)
+    return model().item() - case.least(classes)
 
 
 def hadamard_checks(seed: int) -> Iterator[Check]:
@@ -130,15 +188,6 @@ def hadamard_checks(seed: int) -> Iterator[Check]:
     end = spectral_flow(torch.tensor(UNEQUAL), torch.tensor([2e4]), decay=decay)[0, 1:]
     gap = float((end - math.log(1 / decay - 7)).abs().max())
     yield Check("hadamard", "the same with decay 1e-3: from its limit at 2e4", gap, "≤", 1e-4, 1)
-
-
-def _least(classes: int, loss: GapLoss) -> float:
-    return balanced_optimum([classes], *LAMBDAS, EACH * classes, losses=loss).objective
-
-
-def _problem(classes: int, dim: int, loss: GapLoss) -> Problem:
-    source = balanced_source((classes,), *LAMBDAS, EACH, losses=(loss,))
-    return Problem("3.1", "landscape", (source,), "closed form", dim)
 
 
 def _turning(size: int, generator: torch.Generator, *, random: bool) -> float:

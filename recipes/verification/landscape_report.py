@@ -53,8 +53,9 @@ def landscape_verdict(summary: Summary) -> str:
         return f"{len(wrong)} of {len(summary.checks)} criteria do not hold: {'; '.join(wrong)}."
     saddles = [c.points for c in summary.checks if c.study == "landscape" and c.criterion < 0]
     return (
-        f"All {len(summary.checks)} criteria hold: of the critical points found under "
-        f"{len(saddles)} losses, {sum(saddles)} are no global minimum, and each is a strict saddle."
+        f"All {len(summary.checks)} criteria hold: of the critical points found with "
+        f"{len(saddles)} losses and normalisations, {sum(saddles)} are no global minimum, and each "
+        "is a strict saddle."
     )
 
 

@@ -127,6 +127,10 @@ def test_share(p):
             "dim must be a positive integer",
         ),
         (
+            lambda: UnconstrainedFeatureModel(GOOD, 1e-3, 1e-3, normalised=0.0),
+            "normalised must be a positive number, got 0.0",
+        ),
+        (
             lambda: balanced_optimum([3, 2], 1e-3, 1e-3, 90).features(torch.zeros(5, 3).long()),
             r"labels has shape \(5, 3\); expected \(..., 2\)",
         ),

@@ -4,13 +4,20 @@ import dataclasses
 import math
 
 import pytest
+import torch
 
 from etf_heads.theory import SquaredError
 from recipes.provenance import provenance
 from recipes.records import from_json, to_json
 from recipes.verification import landscape
 from recipes.verification.config import Landscape
-from recipes.verification.landscape import Check, hadamard_checks, landscape_checks
+from recipes.verification.landscape import (
+    Case,
+    Check,
+    OfUnitLength,
+    hadamard_checks,
+    landscape_checks,
+)
 from recipes.verification.landscape_report import (
     Summary,
     landscape_table,
@@ -26,7 +33,7 @@ pytestmark = pytest.mark.recipes
 def few():
     """One size and one loss."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(landscape, "LOSSES", {"squared error": SquaredError()})
+        patch.setattr(landscape, "CASES", {"squared error": Case(SquaredError())})
         patch.setattr(landscape, "SIZES", ((3, 2),) * 3)
         yield
 
@@ -47,14 +54,43 @@ def test_critical_points_are_saddles_and_singular_vectors_stay(summary):
 
 @pytest.mark.usefixtures("few")
 def test_a_wrong_closed_form_is_found_out(monkeypatch):
-    least = landscape._least
-    monkeypatch.setattr(landscape, "_least", lambda *given: least(*given) + 1e-3)
+    least = Case.least
+    monkeypatch.setattr(Case, "least", lambda *given: least(*given) + 1e-3)
     checks = list(landscape_checks(1, seed=10))
     assert not any(check.holds for check in checks if "descent" in check.name)
     summary = Summary(2, 10, checks, provenance("cpu"))
     assert not summary.holds
     assert "criteria do not hold: " in landscape_verdict(summary)
     assert landscape_table(summary)[-1][-1] == "DOES NOT HOLD"
+
+
+def test_vectors_of_unit_length(monkeypatch):
+    case = Case(normalised=5.0)
+    monkeypatch.setattr(landscape, "CASES", {"normalised": case})
+    monkeypatch.setattr(landscape, "SIZES", ((3, 2),) * 3)
+    saddles, below, descent = landscape_checks(4, seed=10)
+    assert (saddles.holds, below.holds, descent.holds) == (True, True, True)
+    assert below.points >= 30  # of 36 starts
+    assert saddles.points > 0
+    assert saddles.found < -0.1
+
+
+def test_the_spring_leaves_the_sphere_alone():
+    """Slopes and curvature along the sphere are those of the model; across it there is 4."""
+    model = Case(normalised=5.0).model(3, 2, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for part in model.parameters():
+            part.div_(part.norm(dim=1, keepdim=True))
+    tied = OfUnitLength(model)
+    assert tied().item() == pytest.approx(model().item(), rel=1e-12)
+    slopes = [torch.autograd.grad(m(), list(model.parameters())) for m in (model, tied)]
+    for plain, other in zip(*slopes, strict=True):
+        torch.testing.assert_close(plain, other)
+    with torch.no_grad():
+        model.weight[0] *= 1.001
+    assert (tied() - model()).item() == pytest.approx(0.5 * (1.001**2 - 1) ** 2)
+    free = OfUnitLength(Case().model(3, 2))
+    assert torch.equal(free(), free.model())
 
 
 def test_nothing_found_does_not_hold():
