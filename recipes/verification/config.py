@@ -108,7 +108,7 @@ class Images:
 class Landscape:
     """Critical points of small models under several losses, and flow from a Hadamard start."""
 
-    starts: int = 8  # of each model, at each of three scales
+    starts: int = 8  # of each model, at each of its scales
     seed: int = 10  # of all starts
     output: Path = Path("runs/theory")  # directory of theory_landscape.json and .html
 

@@ -43,6 +43,16 @@ class Case:
     loss: GapLoss | None = None
     normalised: float | None = None
 
+    @property
+    def scales(self) -> tuple[float, ...]:
+        """Standard deviations of the starts; on the sphere lengths make no difference."""
+        return (0.5, 1.5, 4.0) if self.normalised is None else (1.0,)
+
+    @property
+    def iterations(self) -> int:
+        """At most, of each start: on the sphere those that converge do so soon, and many do not."""
+        return 500 if self.normalised is None else 80
+
     def model(
         self, classes: int, dim: int, generator: torch.Generator | None = None
     ) -> UnconstrainedFeatureModel:
@@ -104,7 +114,7 @@ def landscape_checks(starts: int, seed: int) -> Iterator[Check]:
     """Critical points and descents of each case.
 
     Args:
-        starts: random starts of each model, at each of three scales.
+        starts: random starts of each model, at each of its scales.
         seed: of the starts.
     """
     for name, case in CASES.items():
@@ -113,8 +123,14 @@ def landscape_checks(starts: int, seed: int) -> Iterator[Check]:
         for classes, dim in SIZES:
             model, least = OfUnitLength(case.model(classes, dim)), case.least(classes)
             generator = torch.Generator().manual_seed(seed)
-            for scale in (0.5, 1.5, 4.0):
-                points = critical_points(model, starts, scale=scale, generator=generator)
+            for scale in case.scales:
+                points = critical_points(
+                    model,
+                    starts,
+                    scale=scale,
+                    max_iterations=case.iterations,
+                    generator=generator,
+                )
                 found += len(points)
                 below = max([below, *(least - point.value for point in points)])
                 saddles += [p.least_eigenvalue for p in points if p.value > least + 1e-7]
