@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
-from statistics import fmean
 
 import torch
 from scipy.stats import spearmanr
@@ -16,7 +15,8 @@ from torch.nn import functional as F
 from etf_heads.collapse import SingleTaskCollapse, geometric_complexity
 from recipes.claims.claim import Claim, Criterion, Evidence, Plan, Record, Settings, Variant
 from recipes.claims.perceptrons import Perceptron, Problem, Samples, digits, learn, perceptron
-from recipes.pages.tables import Line
+from recipes.intervals import interval
+from recipes.pages.tables import Line, measured
 
 CLASSES, FEATURES = 10, 64
 Measures = Mapping[str, float | None]
@@ -182,29 +182,26 @@ MOMENTS = {f"at training loss {STOP:g}": stopped, "after the epochs": after_epoc
 
 def lines(evidence: Evidence) -> list[Line]:
     """The measures of every variant at both moments, and the epochs to the first."""
-    found: list[Line] = [
+    return [
+        *(
+            (f"{title}, {when}", *(_cell(own, moment, name) for own in evidence.values()))
+            for when, moment in MOMENTS.items()
+            for name, title in TITLES.items()
+        ),
         (
-            f"{title}, {when}",
-            *(
-                _mean([moment(record).get(name) for record in own], "{:.3g}")
-                for own in evidence.values()
-            ),
-        )
-        for when, moment in MOMENTS.items()
-        for name, title in TITLES.items()
+            "epochs to it",
+            *(measured(interval(list(map(_epochs, own)))) for own in evidence.values()),
+        ),
     ]
-    epochs = (_mean([_epochs(record) for record in own], "{:.1f}") for own in evidence.values())
-    return [*found, ("epochs to it", *epochs)]
 
 
-def _epochs(record: Record) -> float | None:
+def _cell(records: Sequence[Record], moment: Callable[[Record], Measures], name: str) -> str:
+    return measured(interval([_number(moment(record), name) for record in records]))
+
+
+def _epochs(record: Record) -> float:
     rows = (float(row.epoch) for row in record.history[1:] if row.train.loss <= STOP)
-    return next(rows, None)
-
-
-def _mean(values: Sequence[float | None], form: str) -> str:
-    known = [value for value in values if value is not None]
-    return form.format(fmean(known)) if len(known) == len(values) else "–"
+    return next(rows, math.nan)
 
 
 CLAIM = Claim(

@@ -14,7 +14,8 @@ from torch.nn import functional as F
 from etf_heads.collapse import LayerwiseCollapse, SingleTaskCollapse
 from recipes.claims.claim import Claim, Criterion, Evidence, Plan, Variant, final, last_accuracy
 from recipes.claims.perceptrons import Perceptron, Problem, Samples, digits, learn, perceptron
-from recipes.pages.tables import Line
+from recipes.intervals import interval
+from recipes.pages.tables import Line, measured
 
 CLASSES, WIDTH = 10, 64
 
@@ -139,7 +140,7 @@ def lines(evidence: Evidence) -> list[Line]:
         cells = []
         for own in evidence.values():
             has = name in own[0].history[-1].collapse
-            cells.append(f"{fmean(final(own, name)):.3g}" if has else "")
+            cells.append(measured(interval(final(own, name))) if has else "")
         found.append((title, *cells))
     return found
 

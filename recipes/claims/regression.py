@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache, partial
-from statistics import fmean, median
+from statistics import median
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,8 @@ from recipes.claims.perceptrons import Perceptron, Problem, Samples, learn, perc
 from recipes.data import load_data
 from recipes.data.images import ImageSet
 from recipes.data.options import DataOptions
-from recipes.pages.tables import Line
+from recipes.intervals import interval
+from recipes.pages.tables import Line, measured
 
 DECAY = 1e-3
 """Weight decay, which both λ's of the theory stand for."""
@@ -202,7 +203,7 @@ TITLES = {
 def lines(evidence: Evidence) -> list[Line]:
     """Means of the measures."""
     return [
-        (title, *(f"{fmean(final(own, name)):.3g}" for own in evidence.values()))
+        (title, *(measured(interval(final(own, name))) for own in evidence.values()))
         for name, title in TITLES.items()
     ]
 
