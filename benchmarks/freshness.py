@@ -93,7 +93,7 @@ RESULTS = (
         (
             *("single-source", "multi-source", "weighting", "dissection", "imbalance"),
             *("correlation", "saliency", "parameter-efficient", "defaults", "ahead"),
-            *("losses", "temperature", "long-tail", "many-classes"),
+            *("losses", "temperature", "long-tail", "alignment", "many-classes"),
             *("separation", "multi-centre", "random-labels", "multi-label"),
         ),
     ),

@@ -145,6 +145,14 @@ def test_cosine_exponent_and_accuracy_decide_on_alignment(change):
     assert [c.verdict == "met" for c in criteria_of(claim, evidence)].count(False) == 1
 
 
+def test_an_exponent_that_stays_0_has_not_grown():
+    claim = find_claim("alignment")
+    evidence = supporting(claim)
+    for name in ("1:10, cross-entropy", "1:10, cross-entropy, turned"):
+        evidence[name] = [replace(r, extra=r.extra | {"exponent": 0.0}) for r in evidence[name]]
+    assert [c.verdict for c in criteria_of(claim, evidence)].count("not met") == 1
+
+
 @pytest.mark.parametrize("head", ["learned-norm", "compound"])
 @pytest.mark.parametrize("strategy", WEIGHTINGS)
 @pytest.mark.parametrize("value", [None, 1.0])
