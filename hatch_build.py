@@ -23,13 +23,13 @@ except ImportError:  # as a program
     BuildHookInterface = object
 
 FOLDER = Path(__file__).parent / "etf_heads" / "kernels"
-SOURCE = FOLDER / "cross_entropy.cpp"
+SOURCES = [FOLDER / "cross_entropy.cpp", FOLDER / "bases.cpp"]
 FLAGS = [
     *("-std=c++17", "-O3", "-fPIC", "-shared", "-fvisibility=hidden"),
     *("-fno-exceptions", "-fno-rtti"),
     # Neither changes a result, unlike -ffast-math: loops with a comparison become vectors.
     *("-fno-math-errno", "-fno-trapping-math"),
-    "-Wno-psabi",  # vectors are passed inside of this file only
+    "-Wno-psabi",  # vectors are passed inside of a file only
 ]
 VARIANTS = {"": []}  # by what follows the name of the library
 if platform.machine() in ("x86_64", "AMD64"):
@@ -62,7 +62,8 @@ def compile_kernels(folder: Path, extra: list[str] | None = None) -> list[Path]:
     with tempfile.TemporaryDirectory() as scratch:
         for target, flags in targets.items():
             made = Path(scratch) / target.name
-            command = [*compiler, *FLAGS, *flags, *(extra or []), str(SOURCE), "-o", str(made)]
+            command = [*compiler, *FLAGS, *flags, *(extra or []), *map(str, SOURCES)]
+            command += ["-o", str(made)]
             try:
                 subprocess.run(command, check=True, capture_output=True, text=True)
             except OSError as error:

@@ -14,6 +14,11 @@ def is_traced() -> bool:
     return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
 
 
+def is_watched() -> bool:
+    """The same, or whether a mode of ``torch.utils._python_dispatch`` does."""
+    return is_traced() or torch._C._len_torch_dispatch_stack() > 0
+
+
 def is_recorded() -> bool:
     """Whether ``torch.jit.trace`` records, on which ``torch.onnx.export(dynamo=False)`` is built.
 

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from etf_heads import kernels
 from etf_heads._precision import at_least_float32
-from etf_heads._tracing import is_traced
+from etf_heads._tracing import is_traced, is_watched
 from etf_heads.codes._tiles import tile_size, tiles
 
 
@@ -22,14 +23,16 @@ def _with_gradient(  # noqa: PLR0917 - operators of torch take flat arguments
     gradient: bool,
 ) -> tuple[Tensor, Tensor]:
     """Log-sum-exp (samples,), and its gradient (samples, n) if that is wanted."""
-    dtype = at_least_float32(coordinates.dtype)
-    sums = coordinates.new_empty(len(coordinates), dtype=dtype)
-    gradients = torch.empty_like(coordinates, dtype=dtype) if gradient else sums.new_empty(0)
+    coordinates = coordinates.to(at_least_float32(coordinates.dtype))
+    if kernels.takes(coordinates) and not is_watched():
+        return kernels.bases_logsumexp(coordinates, signs, first, classes, chosen, gradient)
+    sums = coordinates.new_empty(len(coordinates))
+    gradients = torch.empty_like(coordinates) if gradient else sums.new_empty(0)
     step = max(1, tile_size(coordinates) // coordinates.shape[1])
     with torch.autocast(coordinates.device.type, enabled=False):
         for start in range(0, len(coordinates), step):
             some = slice(start, start + step)
-            block = coordinates[some].to(dtype).mT.contiguous()
+            block = coordinates[some].mT.contiguous()
             sums[some], lifted = _one_block(block, signs, first, classes, chosen, gradient)
             if gradient:
                 gradients[some] = lifted.mT

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from etf_heads import kernels
 from etf_heads._precision import at_least_float32
+from etf_heads._tracing import is_watched
 from etf_heads.codes._tiles import tile_size, tiles
 from etf_heads.geometry import WalshHadamard
 
@@ -73,7 +75,7 @@ class Search:
         The k-th best of the bases' best is no better than the k-th best of all, so no other basis
         has anything better.
         """
-        best = self._best_of_bases(coordinates.mT.contiguous()).mT
+        best = self._best_of_bases(coordinates)
         bases = best.topk(min(k, best.shape[1]), dim=1).indices + self._first_basis(coordinates)
         return self._of_bases(coordinates, bases, k)
 
@@ -81,17 +83,20 @@ class Search:
         return self.first // coordinates.shape[-1]
 
     def _best_of_bases(self, coordinates: Tensor) -> Tensor:
-        """(bases of the task, samples), from coordinates (n, samples)."""
-        n = len(coordinates)
+        """(samples, bases of the task)."""
+        if kernels.takes(coordinates) and not is_watched():
+            lines = (self.first, self.classes, self.chosen)
+            return kernels.best_of_bases(coordinates, self.signs, *lines)
+        n = coordinates.shape[1]
         found = []
-        for tile in tiles(coordinates, self.signs, self.lines):
+        for tile in tiles(coordinates.mT.contiguous(), self.signs, self.lines):
             best = torch.maximum(*self._ends(tile.scores, tile.lines))
             before = tile.start % n
             after = -(tile.start + len(best)) % n
             if before or after:
                 best = F.pad(best, (0, 0, before, after), value=-math.inf)
             found.append(best.unflatten(0, (-1, n)).amax(1))
-        return torch.cat(found)
+        return torch.cat(found).mT
 
     def _ends(self, scores: Tensor, lines: slice) -> tuple[Tensor, Tensor]:
         """Scores (lines, ...) of both ends, minus infinity of ends that are no class."""

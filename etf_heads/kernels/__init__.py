@@ -1,4 +1,4 @@
-"""Compiled kernels for the CPU, optional: the head and its cross-entropy in one pass.
+"""Compiled kernels for the CPU, optional: heads and their cross-entropy in one pass.
 
 They are compiled when the package is installed from source on a machine with a C++ compiler;
 :func:`status` says whether they are there. With them,
@@ -7,11 +7,14 @@ them, nothing else changes. ``ETF_HEADS_KERNELS=0`` in the environment, or :func
 them off.
 """
 
+from etf_heads.kernels._bases import bases_logsumexp, best_of_bases
 from etf_heads.kernels._cross_entropy import Geometry, mean_cross_entropies, takes
 from etf_heads.kernels._library import enable, is_enabled, status
 
 __all__ = [
     "Geometry",
+    "bases_logsumexp",
+    "best_of_bases",
     "enable",
     "is_enabled",
     "mean_cross_entropies",

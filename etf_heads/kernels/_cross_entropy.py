@@ -10,18 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from etf_heads._tracing import is_recorded, is_traced
-from etf_heads.kernels._library import is_enabled, library
-
-_DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2}
-# Features from which on there are threads. With fewer, two of them on a machine that was not idle
-# took from 0.9 to 3.6 times as long as one.
-_PARALLEL = 2**22
-_ERRORS = {
-    1: ValueError("labels are out of range"),
-    2: MemoryError("no memory for the scores of a few samples"),
-    3: ValueError("features must be of float32, float64 or bfloat16"),
-}
+from etf_heads._tracing import is_recorded, is_watched
+from etf_heads.kernels._library import DTYPES, check, is_enabled, library, threads
 
 Geometry = tuple[tuple[int, ...], float, int]
 """Classes of each task, the scale s of the class vectors, and the number of features in use.
@@ -42,7 +32,7 @@ def takes(features: Tensor) -> bool:
     return (
         is_enabled()
         and features.device.type == "cpu"
-        and features.dtype in _DTYPES
+        and features.dtype in DTYPES
         and not torch._C._are_functorch_transforms_active()
         and (torch.compiler.is_compiling() or _is_plain(features))
     )
@@ -96,7 +86,7 @@ def mean_cross_entropies(
         ...     assert torch.allclose(loss, expected)
     """
     options = (ignore_index, smoothing, features.requires_grad and torch.is_grad_enabled())
-    if is_traced() or torch._C._len_torch_dispatch_stack():
+    if is_watched():
         sizes, *others = geometry
         means: Tensor = _operator(features, labels, list(sizes), *others, *options)[0]
     elif options[-1]:
@@ -143,7 +133,7 @@ def _forward(  # noqa: PLR0917
     shape = (rows, columns) if gradient else (0,)
     residual = torch.empty(shape, dtype=dtype, device="cpu")
     status = library().etf_heads_cross_entropy(
-        _DTYPES[features.dtype],
+        DTYPES[features.dtype],
         features.data_ptr(),
         features.stride(0),
         labels.data_ptr(),
@@ -157,10 +147,9 @@ def _forward(  # noqa: PLR0917
         smoothing,
         means.data_ptr(),
         residual.data_ptr() if gradient else None,
-        _threads(features),
+        threads(features.numel()),
     )
-    if status:
-        raise _ERRORS[status]
+    check(status)
     return means, residual
 
 
@@ -172,7 +161,7 @@ def _lifted(
     rows, size = like.shape
     gradient = torch.empty(rows, size, dtype=like.dtype, device="cpu")
     status = library().etf_heads_cross_entropy_backward(
-        _DTYPES[like.dtype],
+        DTYPES[like.dtype],
         residual.data_ptr(),
         upstream.data_ptr(),
         upstream.stride(0) if upstream.ndim else 0,
@@ -182,15 +171,10 @@ def _lifted(
         len(sizes),
         counts,
         gradient.data_ptr(),
-        _threads(gradient),
+        threads(gradient.numel()),
     )
-    if status:
-        raise _ERRORS[status]
+    check(status)
     return gradient
-
-
-def _threads(features: Tensor) -> int:
-    return torch.get_num_threads() if features.numel() >= _PARALLEL else 1
 
 
 class _Means(torch.autograd.Function):

@@ -170,7 +170,7 @@ def test_losses_of_sure_decisions_are_exact(dtype, classes):
 
 @pytest.mark.usefixtures("kernel")
 def test_the_sums_do_not_depend_on_the_number_of_threads(monkeypatch):
-    monkeypatch.setattr("etf_heads.kernels._cross_entropy._PARALLEL", 0)
+    monkeypatch.setattr("etf_heads.kernels._library._PARALLEL", 0)
     head, h = CompoundETFHead(512, [100, 60]), torch.randn(1100, 512)
     labels, found, before = labels_of([100, 60], 1100, 0.2), [], torch.get_num_threads()
     try:
