@@ -1,14 +1,13 @@
 """The code of the README and of docs/ runs."""
 
-import os
 import re
-import subprocess
-import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.processes import in_processes
 from tests.readme_blocks import NEWCOMERS, PAGES, README, ROOT, blocks, commands
 
 OPTIONAL = ("lightning", "transformers", "timm", "onnxscript", "onnxruntime", "matplotlib")
@@ -30,10 +29,16 @@ def test_python_blocks_run(block, tmp_path, monkeypatch):
     if "__main__" not in block:
         exec(compile(block, "block", "exec"), {})  # noqa: S102
         return
-    Path("program.py").write_text(block, "utf-8")  # its processes import the file that began them
-    subprocess.run(
-        [sys.executable, "program.py"], check=True, env=os.environ | {"PYTHONPATH": str(ROOT)}
+    # Its processes import it, and are forked from one that has imported torch.
+    main = block.replace('if __name__ == "__main__":', "def main():")
+    Path("several_processes.py").write_text(main, "utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(
+        torch.multiprocessing,
+        "spawn",
+        lambda work, arguments, nprocs: in_processes(work, *arguments, size=nprocs),
     )
+    import_module("several_processes").main()
 
 
 @pytest.mark.parametrize("side", ["-", "+"])

@@ -48,9 +48,15 @@ def test_every_way_takes_a_step(method):
     many_classes.make_step(method, SIZE, "cpu")()
 
 
+@pytest.fixture
+def in_this_process(monkeypatch):
+    """Each measurement; processes of their own are tested with the page."""
+    monkeypatch.setattr(many_classes, "in_own_process", lambda work, **options: work(**options))
+
+
+@pytest.mark.usefixtures("in_this_process")
 def test_what_does_not_fit_says_what_it_would_need(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(many_classes, "room", lambda _: 4 * 100 * (16 + 8))  # fits nothing learned
-    monkeypatch.setattr(many_classes, "in_own_process", lambda work, **options: work(**options))
     path = tmp_path / "result.json"
     many_classes.main(sizes=(SIZE,), seconds=0.01, least=2, device="cpu", output=path)
     result = json.loads(path.read_text())
@@ -80,6 +86,7 @@ def test_ratios_are_to_the_fastest_learned_head():
     assert line[1:] == ("linear-fused", "2.0", "4.0", "8.0", "4.0")
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_sizes_are_added_to_those_of_the_same_commit(tmp_path):
     path = tmp_path / "result.json"
     quick = {"seconds": 0.01, "least": 2, "device": "cpu", "output": path}

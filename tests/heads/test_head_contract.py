@@ -180,9 +180,10 @@ def test_export_for_any_batch_size(case, tmp_path):
     path = tmp_path / "head.pt2"
     torch.export.save(program, path)
     for ours in (program, program.run_decompositions(), torch.export.load(path)):
+        module = ours.module()
         for batch in (1, 7):
             h = features(case, batch, dtype=torch.float32)
-            got = all_logits(ours.module()(h))
+            got = all_logits(module(h))
             torch.testing.assert_close(got, logits(head, h), rtol=0, atol=1e-6)
 
 

@@ -25,6 +25,7 @@ MAKERS = {
     "uncentred": lambda **o: ClassMeanHead(12, {"a": 4, "b": 3}, centred=False, gradient=True, **o),
     "means-gradient": lambda **o: ClassMeanHead(12, {"a": 4, "b": 3}, gradient=True, **o),
 }
+COMPILED = ("nearest", "riemannian", "every-second", "normalised", "means-gradient")
 each_head = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 
 
@@ -61,7 +62,15 @@ def assert_same(model, call):
         torch.testing.assert_close(state[name], tensor, rtol=0, atol=1e-9, msg=name)
 
 
-@each_head
+@pytest.mark.parametrize(
+    "make",
+    # The others differ from these in options of the rule, which is one operator to a compiler.
+    [
+        pytest.param(make, marks=[] if name in COMPILED else pytest.mark.slow)
+        for name, make in MAKERS.items()
+    ],
+    ids=MAKERS,
+)
 def test_training_compiles_to_one_graph(make):
     torch.compiler.reset()
     model = Model(make(dtype=torch.float64))

@@ -41,7 +41,13 @@ def gram_error(vectors):
     return worst(extended(vectors)[rows] @ extended(vectors).T - expected)
 
 
-@lru_cache(maxsize=len(SIZES))  # the dtypes follow one another
+@lru_cache(maxsize=len(SIZES))  # the quantities follow one another
+def head_of(classes, dim, dtype, orientation):
+    """A head of one task."""
+    return ETFHead(dim, classes, orientation=orientation, dtype=dtype)
+
+
+@lru_cache(maxsize=len(SIZES))  # and so do the dtypes
 def dense(classes, dim, orientation):
     """The class vectors, from the head's parts in float64."""
     head = ETFHead(dim, classes, orientation=orientation, dtype=torch.float64)
@@ -50,14 +56,14 @@ def dense(classes, dim, orientation):
 
 def gram(classes, dim, dtype, orientation):
     """Cosines between class vectors, to those of the simplex ETF."""
-    return gram_error(ETFHead(dim, classes, orientation=orientation, dtype=dtype).weight)
+    return gram_error(head_of(classes, dim, dtype, orientation).weight)
 
 
 def logits(classes, dim, dtype, orientation):
     """Logits, to the dense float64 product with the same features; by the length of these."""
     features = random(SAMPLES, dim).to(dtype)
     exact = dense(classes, dim, orientation)
-    found = ETFHead(dim, classes, orientation=orientation, dtype=dtype)(features)
+    found = head_of(classes, dim, dtype, orientation)(features)
     h = extended(features)
     return worst((extended(found) - h @ exact.T) / _lengths(h))
 
@@ -67,7 +73,7 @@ def gradients(classes, dim, dtype, orientation):
     features = random(SAMPLES, dim).to(dtype).requires_grad_()
     upstream = random(SAMPLES, classes, seed=1).to(dtype)
     exact = dense(classes, dim, orientation)
-    head = ETFHead(dim, classes, orientation=orientation, dtype=dtype)
+    head = head_of(classes, dim, dtype, orientation)
     (found,) = torch.autograd.grad(head(features), features, upstream)
     g = extended(upstream)
     return worst((extended(found) - g @ exact) / _lengths(g))

@@ -31,15 +31,15 @@ def check(quantity, dtype, *options, sizes=SIZES):
         assert error <= allowed, f"{quantity}, {dtype}, K={classes}, d={dim}"
 
 
+@pytest.mark.parametrize("quantity", OF_HEADS)  # of the same heads, one after the other
 @every_dtype
 @pytest.mark.parametrize("orientation", NAMED)
-@pytest.mark.parametrize("quantity", OF_HEADS)
 def test_errors_of_heads(quantity, orientation, dtype):
     check(quantity, dtype, orientation)
 
 
-@every_dtype
 @pytest.mark.parametrize("quantity", OF_MATRICES)
+@every_dtype
 def test_errors_of_geometry_and_measures(quantity, dtype):
     # Decompositions take a while, and those of half precision are float32's.
     largest = SIZES[-1:] if dtype in (torch.float64, torch.float32) else ()

@@ -24,7 +24,7 @@ from recipes.training.result import RunResult
 from tests.processes import MODULES, SERVER
 
 KILLED = -9
-SERVER.set_forkserver_preload([*MODULES, "torchvision", "recipe_server"])
+SERVER.set_forkserver_preload([*MODULES, "torchvision", "tests.recipes.recipe_server"])
 
 TINY = replace(
     PRESETS["multi-digits"][1],

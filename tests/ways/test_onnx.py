@@ -22,7 +22,13 @@ onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
 
-@pytest.mark.parametrize("kind", MAKERS)
+IN_PAIRS = ("tiled", "one", "nearest", "class-mean")  # below, without a network before them
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(kind, marks=pytest.mark.slow if kind in IN_PAIRS else ()) for kind in MAKERS],
+)
 @pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")  # inside the exporter
 def test_onnx_runtime_agrees(kind, tmp_path):
     network = Network(kind).eval()

@@ -55,16 +55,12 @@ def hostile(value, named, key=None):
 @pytest.mark.parametrize("name", PAGES)
 def test_hostile_strings_are_shown_as_they_are(name, tmp_path):
     write, kind, named = PAGES[name]
-    good = read_json(RESULTS / f"{name}.json")
-    bad = hostile(good, named)
-    pages = {}
-    for label, result in (("good", good), ("bad", json.loads(json.dumps(bad)))):
-        write(from_json(kind, result), tmp_path / "page.html")
-        pages[label] = Page()
-        text = (tmp_path / "page.html").read_text("utf-8")
-        pages[label].feed(text)
-    assert pages["bad"].is_self_contained()
-    assert pages["bad"].tags.count("svg") == pages["good"].tags.count("svg")
+    bad = json.loads(json.dumps(hostile(read_json(RESULTS / f"{name}.json"), named)))
+    write(from_json(kind, bad), tmp_path / "page.html")
+    text, page = (tmp_path / "page.html").read_text("utf-8"), Page()
+    page.feed(text)
+    assert page.is_self_contained()
+    assert page.tags.count("svg") == text.count("</svg>") > 0  # none ends another one's
     assert "&lt;script&gt;" in text
     assert "{{ 7 * 7 }}" in text
     assert "<script" not in text
