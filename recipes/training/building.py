@@ -25,8 +25,9 @@ def build_network(config: RunConfig, data: ImageData) -> Network:
             f"head={config.head!r} observes labels as it makes its logits, whose loss is the "
             f"cross-entropy: loss={config.loss!r} goes with another head"
         )
-    if config.assign and data.label_sets:
-        raise ValueError(f"assign={config.assign}: vectors are assigned by single labels, not sets")
+    for name in ("assign", "align"):
+        if getattr(config, name) and data.label_sets:
+            raise ValueError(f"{name}={getattr(config, name)}: goes by single labels, not by sets")
     return Network(standardise, features, head, make_loss(config, data), data.tasks)
 
 

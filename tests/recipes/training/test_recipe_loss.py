@@ -223,8 +223,9 @@ def test_label_sets_have_the_cross_entropy_of_every_label():
     each = F.cross_entropy(logits[rows], labels, reduction="sum")
     torch.testing.assert_close(network(images, sets), each[None] / 4)
     torch.testing.assert_close(summed_pick_all_labels(logits, sets), each)
-    with pytest.raises(ValueError, match="assigned by single labels"):
-        build_network(replace(config, head="spherical", features=4, assign=(0.0,)), data)
+    for given in ({"head": "spherical", "features": 4, "assign": (0.0,)}, {"align": 0.5}):
+        with pytest.raises(ValueError, match="goes by single labels, not by sets"):
+            build_network(replace(config, **given), data)
 
 
 def test_features_are_drawn_to_the_centres_of_their_class():
