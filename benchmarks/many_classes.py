@@ -29,6 +29,7 @@ each basis, the same for its transpose, and one exponential for two scores.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -171,13 +172,27 @@ def room(device: str) -> int:
 
 
 def measure_times(
-    size: Sequence[int], methods: Sequence[str], device: str, seconds: float, least: int
+    size: Sequence[int],
+    methods: Sequence[str],
+    *,
+    device: str,
+    seconds: float,
+    least: int,
+    patience: float,
 ) -> dict[str, Any]:
     """Seconds a step of each way, all in turn, round after round."""
-    steps = {method: make_step(method, size, device) for method in methods}
-    for step in steps.values():
-        step()  # what is set up once
-    return in_turn(steps, device, seconds=seconds, least=least)
+    steps: dict[str, Step] = {}
+    slow: dict[str, Any] = {}
+    for method in methods:
+        step = make_step(method, size, device)
+        start = time.perf_counter()
+        step()  # with what is set up once
+        taken = time.perf_counter() - start
+        if taken > patience:
+            slow[method] = {"stopped": f"the first step took {taken:.0f} s"}
+        else:
+            steps[method] = step
+    return slow | in_turn(steps, device, seconds=seconds, least=least)
 
 
 def main(
@@ -185,6 +200,7 @@ def main(
     sizes: tuple[Size, ...] = (),
     seconds: float = 30,
     least: int = 5,
+    patience: float = 15,
     device: str = DEVICE,
     output: Path = RESULTS / "many_classes.json",
     add: bool = False,
@@ -195,6 +211,7 @@ def main(
         sizes: batch, features and classes of each; those of the module by default.
         seconds: time for each size.
         least: rounds of each size in any case.
+        patience: seconds of the first step after which a way is left out.
         device: where to measure: cpu, cuda, ...
         output: JSON file to write.
         add: to what is in that file, where the same commit measured it, so that sizes may be
@@ -216,12 +233,21 @@ def main(
                 kept.append(method)
         methods = [method for method in needed if method in kept]
         times = in_own_process(
-            measure_times, size=size, methods=methods, device=device, seconds=seconds, least=least
+            measure_times,
+            size=size,
+            methods=methods,
+            device=device,
+            seconds=seconds,
+            least=least,
+            patience=patience,
         )
         for method, needs in needed.items():
             entry: dict[str, Any] = {**named, "method": method, "needs_bytes": needs}
             if method in methods:
                 entry |= times.get(method, times)
+            else:
+                entry["stopped"] = f"needs {needs / 2**30:.1f} GiB, {free / 2**30:.1f} are free"
+            if "median_s" in entry:
                 entry["memory"] = in_own_process(
                     step_memory,
                     make_step=make_step,
@@ -231,8 +257,6 @@ def main(
                     steps=2,
                     device=device,
                 )
-            else:
-                entry["stopped"] = f"needs {needs / 2**30:.1f} GiB, {free / 2**30:.1f} are free"
             entries.append(entry)
             print(_line(entry), flush=True)
     write_result(output, device, {"steps": entries, "floors": floors})

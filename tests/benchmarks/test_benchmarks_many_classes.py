@@ -99,3 +99,11 @@ def test_sizes_are_added_to_those_of_the_same_commit(tmp_path):
     path.write_text(json.dumps(result))
     with pytest.raises(ValueError, match=r"is of another on .*: measure all sizes anew"):
         many_classes.main(sizes=(SIZE,), add=True, **quick)
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_a_way_whose_first_step_takes_long_is_left_out(tmp_path):
+    path = tmp_path / "result.json"
+    many_classes.main(sizes=(SIZE,), seconds=0.01, least=2, patience=0, device="cpu", output=path)
+    steps = json.loads(path.read_text())["steps"]
+    assert {entry["stopped"] for entry in steps} == {"the first step took 0 s"}
