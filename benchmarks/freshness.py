@@ -97,6 +97,7 @@ RESULTS = (
             *("separation", "multi-centre", "random-labels", "multi-label"),
         ),
     ),
+    _claim("loss-or-head"),
     _claim("replay", REHEARSAL),
 )
 

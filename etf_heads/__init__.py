@@ -16,6 +16,7 @@ from etf_heads.heads import (
     CorrelatedETFHead,
     ETFHead,
     NearestETFHead,
+    PrototypeHead,
     SphericalCodeHead,
 )
 from etf_heads.surgery import (
@@ -40,6 +41,7 @@ __all__ = [
     "CorrelatedETFHead",
     "ETFHead",
     "NearestETFHead",
+    "PrototypeHead",
     "SphericalCodeHead",
     "Tasks",
     "from_pretrained",

@@ -20,7 +20,8 @@ Spec = dict[str, Any]
 
 _NO_GEOMETRY = {"dtype", "duality_gap"}
 _IN_STATE_DICT = {
-    *("in_features", "bias", "decay", "gradient", "update_every", "solver", "proximal", "centred")
+    *("in_features", "bias", "decay", "gradient", "update_every", "solver", "proximal", "centred"),
+    "means_dtype",
 }
 """Arguments of heads on which logits depend through the tensors of ``state_dict`` only."""
 _DTYPES = {

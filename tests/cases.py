@@ -24,6 +24,7 @@ from etf_heads import (
     CorrelatedETFHead,
     ETFHead,
     NearestETFHead,
+    PrototypeHead,
     SphericalCodeHead,
     Tasks,
 )
@@ -130,7 +131,8 @@ class HeadCase:
     Attributes:
         in_features: d.
         tasks: a number of classes, class counts, or a row of CODES.
-        orientation: a row of ORIENTATIONS; "nearest" and "class means" make heads that observe.
+        orientation: a row of ORIENTATIONS; "nearest", "class means" and
+            "prototypes" make heads that observe.
         options: of the head.
     """
 
@@ -207,6 +209,7 @@ class HeadCase:
 _OBSERVING: dict[str, Callable[..., Head]] = {
     "nearest": NearestETFHead,
     "class means": ClassMeanHead,
+    "prototypes": PrototypeHead,
 }
 HEADS = [
     # one task: K = 2, d at the bound, d = K, d prime, d a power of two
@@ -295,6 +298,9 @@ OTHERS = [
     HeadCase(3, 5, "class means"),
     HeadCase(6, [3, 2], "class means", {"centred": False}),
     HeadCase(12, {"a": 3, "b": 4}, "class means", {"bias": True, "learn_scale": True}),
+    HeadCase(3, 5, "prototypes", {"feature_norm": None}),
+    HeadCase(6, [3, 2], "prototypes", {"means_dtype": torch.float64, "bias": True}),
+    HeadCase(12, {"a": 3, "b": 4}, "prototypes", {"learn_scale": True}),
     *of_codes(),
 ]
 EVERY_HEAD = HEADS + OTHERS

@@ -2,10 +2,11 @@
 
 :class:`FixedHead` is the head of any code; :class:`ETFHead`, :class:`CompoundETFHead` and
 :class:`CorrelatedETFHead` choose one, :class:`SphericalCodeHead` one for any number of classes,
-:class:`FixedRegressionHead` one for the targets of a regression. Two more follow the class means
-of the features they see (:class:`NearestETFHead`, :class:`ClassMeanHead`), and :func:`from_linear`
-and :func:`from_features` fit a fixed head to a network that is trained already. :func:`to_spec`
-gives the specification of a head, for JSON, and :func:`from_spec` makes the head again.
+:class:`FixedRegressionHead` one for the targets of a regression. Others follow the class means of
+the features they see: :class:`NearestETFHead`, :class:`ClassMeanHead`, and for many classes
+:class:`PrototypeHead`. :func:`from_linear` and :func:`from_features` fit a fixed head to a network
+that is trained already. :func:`to_spec` gives the specification of a head, for JSON, and
+:func:`from_spec` makes the head again.
 """
 
 from etf_heads.heads._align import align_
@@ -21,6 +22,7 @@ from etf_heads.heads._from_trained import from_features, from_linear
 from etf_heads.heads._linear import LinearHead
 from etf_heads.heads._multi_source import MultiSourceHead
 from etf_heads.heads._nearest import NearestETFHead
+from etf_heads.heads._prototypes import PrototypeHead
 from etf_heads.heads._regression import FixedRegressionHead
 from etf_heads.heads._spec import check_frame, from_spec, same_head, to_spec
 from etf_heads.heads._spherical import SphericalCodeHead
@@ -37,6 +39,7 @@ __all__ = [
     "LinearHead",
     "MultiSourceHead",
     "NearestETFHead",
+    "PrototypeHead",
     "SphericalCodeHead",
     "align_",
     "assign_classes",

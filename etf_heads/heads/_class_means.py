@@ -7,12 +7,12 @@ from torch import Tensor
 
 from etf_heads._precision import KeepsPrecision
 from etf_heads._tasks import TaskSpec
+from etf_heads.heads._deriving import DerivingHead
 from etf_heads.heads._feature_norm import FeatureNorm
 from etf_heads.heads._observation import Rule
-from etf_heads.heads._observing import ObservingHead
 
 
-class ClassMeanHead(KeepsPrecision, ObservingHead):
+class ClassMeanHead(KeepsPrecision, DerivingHead):
     r"""Class vectors are the running class means, of unit length and centred in each task or not.
 
     At neural collapse classifier and class means align ("self-duality"; Papyan, Han and Donoho,

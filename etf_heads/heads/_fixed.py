@@ -162,48 +162,14 @@ class FixedHead(Head):
         logits = self.orientation(self.prepare(features), factor, centred)
         return self._affine(logits, scaled=True)
 
-    def topk(self, features: Tensor, k: int, task: str | int | None = None) -> Any:
-        """The k largest logits and their classes, as ``torch.topk`` of the logits gives them.
-
-        Codes of many bases compute no logits: they search their bases one by one,
-        in O(samples x d) memory for any K. The best one alone (k = 1) of a Kerdock code takes a
-        few transforms instead of one a basis wherever they prove that no other class is better,
-        which they do from a cosine of about 0.35 on (d = 1,024); the search is exact anyway.
-        Nothing of it is differentiated.
-
-        Args:
-            features: (..., d).
-            k: how many, up to K_t.
-            task: by name or position; None for all.
-
-        Returns:
-            ``(values, indices)`` of shape (..., k), one such pair a task for several tasks.
-
-        Raises:
-            ValueError: if k is not possible, or there is no such task.
-
-        Example:
-            >>> from etf_heads import ETFHead
-            >>> head = ETFHead(8, 4)
-            >>> values, classes = head.topk(head.rows(torch.tensor([3, 0])), 2)
-            >>> classes[:, 0]
-            tensor([3, 0])
-        """
-        if task is None:
-            return self.tasks.pack(self.topk(features, k, t) for t in range(len(self.tasks)))
-        position = self.tasks.index(task)
-        classes = self.tasks.sizes[position]
-        if not 1 <= positive_int(k, "k") <= classes:
-            raise ValueError(f"k={k}: there are {classes} classes")
-        with torch.no_grad():
-            if self.bias is not None:
-                rows = self.tasks.slices[position]
-                return self.all_logits(features)[..., rows].topk(k)
-            coordinates = self.coordinates(features)
-            values, indices = self.codebook.topk(coordinates.flatten(0, -2), k, position)
-            shape = (*features.shape[:-1], k)
-            found = (values.to(coordinates.dtype).reshape(shape), indices.reshape(shape))
-            return torch.return_types.topk(found)
+    def _best(self, features: Tensor, k: int, position: int) -> tuple[Tensor, Tensor]:
+        if self.bias is not None:
+            values, indices = self.all_logits(features)[..., self.tasks.slices[position]].topk(k)
+            return values, indices
+        coordinates = self.coordinates(features)
+        values, indices = self.codebook.topk(coordinates.flatten(0, -2), k, position)
+        shape = (*features.shape[:-1], k)
+        return values.to(coordinates.dtype).reshape(shape), indices.reshape(shape)
 
     @property
     def streams(self) -> bool:

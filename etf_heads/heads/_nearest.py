@@ -12,15 +12,15 @@ from etf_heads._tasks import Tasks, TaskSpec, positive_int
 from etf_heads.codes import SimplexCode
 from etf_heads.geometry import Solver, nearest_orientation
 from etf_heads.heads._compound import CompoundETFHead
+from etf_heads.heads._deriving import DerivingHead
 from etf_heads.heads._etf import ETFHead
 from etf_heads.heads._feature_norm import FeatureNorm
 from etf_heads.heads._fixed import FixedHead
 from etf_heads.heads._observation import Rule
-from etf_heads.heads._observing import ObservingHead
 from etf_heads.orientation import MatrixOrientation, TiledOrientation
 
 
-class NearestETFHead(ObservingHead):
+class NearestETFHead(DerivingHead):
     r"""A simplex ETF, or compound ETF, that turns to be nearest to the running class means.
 
     Markou, Ajanthan and Gould, "Guiding Neural Collapse: Optimising Towards the Nearest Simplex

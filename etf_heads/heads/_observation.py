@@ -16,7 +16,7 @@ from torch import Tensor
 from etf_heads._labels import Labels
 from etf_heads._tasks import Tasks
 from etf_heads.geometry import nearest_orientation
-from etf_heads.heads._running_means import RunningClassMeans, class_sums_of_all
+from etf_heads.heads._running_means import RunningClassMeans, class_sums_of_all, unit_rows
 
 
 class Rule(NamedTuple):
@@ -67,8 +67,7 @@ def observe(
             proximal=rule.proximal,
             solver=rule.solver,  # type: ignore[arg-type]
         )
-    length = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
-    return vectors / torch.where(length > 0, length, 1.0)
+    return unit_rows(vectors)
 
 
 def observe_again(features: Tensor, labels: Labels, state: State, rule: Rule) -> Tensor | None:

@@ -1,4 +1,4 @@
-"""The base class of heads that follow the running class means: the protocol of observing."""
+"""The base class of heads that follow the running class means, as they observe batches."""
 
 from __future__ import annotations
 
@@ -8,26 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from etf_heads._labels import Labels, stack_labels
-from etf_heads._tasks import Tasks, TaskSpec, positive_int
+from etf_heads._labels import Labels
+from etf_heads._tasks import Tasks, TaskSpec
 from etf_heads._tracing import call_recorded
 from etf_heads.heads._base import Head
 from etf_heads.heads._feature_norm import normalised
-from etf_heads.heads._observation import (
-    Rule,
-    State,
-    observe,
-    observe_again,
-    observe_in_graph,
-)
 from etf_heads.heads._running_means import RunningClassMeans
+from etf_heads.heads._running_rows import RunningRows
 
 
 class ObservingHead(Head):
-    """A head whose class vectors are computed from running class means.
+    """A head whose class vectors follow from running class means, which it observes in training.
 
-    Subclasses say how: :meth:`_rule` which geometry of the class means it is, :meth:`_keep` and
-    :meth:`_frame_in_use` where it is stored, :meth:`_scores_with` how it is used.
+    Subclasses keep these in :attr:`running`, and take a batch in by :meth:`_observe`.
 
     Under ``torch.compile`` the observation is one operator, and the whole step one graph
     (``fullgraph=True``). Behind activation checkpointing a batch is observed once, in forward.
@@ -36,33 +29,22 @@ class ObservingHead(Head):
         in_features: d.
         tasks_or_classes: number of classes of the one task, or class counts of several by name
             or in order. Logits come as a tensor, a dict or a tuple, to match.
-        decay: see :class:`RunningClassMeans`.
-        gradient: whether the loss also moves features through the class means of their batch.
-        update_every: derive the geometry on the first and every n-th batch observed after it;
-            the means take in every batch.
         options: as in :class:`Head`.
+
+    Attributes:
+        gradient: whether the loss also moves features through the class means of their batch.
+        running: the class means, and the weights of the samples behind them.
     """
 
+    gradient = False
+    running: RunningClassMeans | RunningRows
+
     def __init__(
-        self,
-        in_features: int,
-        tasks_or_classes: TaskSpec | Tasks | int,
-        *,
-        decay: float,
-        gradient: bool,
-        update_every: int,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-        **options: Any,
+        self, in_features: int, tasks_or_classes: TaskSpec | Tasks | int, **options: Any
     ) -> None:
         tasks = Tasks.parse(tasks_or_classes, "tasks_or_classes")
-        super().__init__(in_features, tasks, device=device, dtype=dtype, **options)
-        self.gradient = bool(gradient)
-        self.update_every = positive_int(update_every, "update_every")
-        self.running = RunningClassMeans(self.tasks, in_features, decay, device=device, dtype=dtype)
-        # Of the last batch: its labels, the state before it where the loss moves that, and the
-        # geometry it gave.
-        self._last: tuple[Tensor, State | None, Tensor | None] | None = None
+        super().__init__(in_features, tasks, **options)
+        self._last: Tensor | None = None  # labels of the last batch observed
 
     def forward(
         self, features: Tensor, labels: Labels | None = None
@@ -114,7 +96,7 @@ class ObservingHead(Head):
         self._last = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_last": None}  # of use in the backward pass at hand only
+        return self.__dict__ | {"_last": None}  # needed in the backward pass at hand only
 
     @property
     def decay(self) -> float:
@@ -127,64 +109,25 @@ class ObservingHead(Head):
         return self.tasks
 
     def _observe(self, features: Tensor, labels: Labels) -> Tensor | None:
-        """Take a batch in; the geometry derived from it, where one was due."""
-        if not self.gradient:
-            features = features.detach()
-        if torch.compiler.is_compiling():
-            return self._observe_in_graph(features, labels)
-        stacked = stack_labels(labels, self.tasks, tuple(features.shape[:-1]))
-        if torch._C._current_graph_task_id() != -1:
-            return self._recompute(features, stacked)
-        before = self._state()
-        derived = observe(features, stacked, self.running, before.frame, self._rule())
-        kept = None if derived is None else derived.detach()
-        if kept is not None:
-            self._keep(kept)
-        self._last = (stacked, before if self.gradient else None, kept)
-        return derived
+        """Take a batch in; the geometry derived from it, where that is not what is in use then."""
+        raise NotImplementedError
 
-    def _observe_in_graph(self, features: Tensor, labels: Labels) -> Tensor:
-        stacked = stack_labels(labels, self.tasks, tuple(features.shape[:-1]))
-        # Copies: what backward needs of the state is that from before the batch.
-        before = State(*(tensor.clone() for tensor in self._state()))
-        derived, means, counts = observe_in_graph(features, stacked, before, self._rule())
-        with torch.no_grad():
-            self.running.means.copy_(means)
-            self.running.counts.copy_(counts)
-            self.running.updates.add_(1)
-            self._state().frame.copy_(derived)
-        return derived
-
-    def _recompute(self, features: Tensor, labels: Tensor) -> Tensor | None:
-        """The geometry that a batch had, for activation checkpointing: in backward, run again.
+    def _is_recomputed(self, labels: Tensor) -> bool:
+        """Whether activation checkpointing runs a batch again, in backward.
 
         It was observed in forward, and is not a second time.
         """
-        last, before, kept = self._last or (None, None, None)
+        if torch._C._current_graph_task_id() == -1:
+            return False
+        last = self._last
         if last is None or last.shape != labels.shape or not torch.equal(last, labels):
             raise RuntimeError(
                 f"{type(self).__name__} was run in a backward pass with another batch than it "
                 "observed last: call backward after each forward, or leave the head out of what "
                 "activation checkpointing recomputes"
             )
-        return kept if before is None else observe_again(features, labels, before, self._rule())
-
-    def _state(self) -> State:
-        running = self.running
-        return State(running.means, running.counts, running.updates, self._frame_in_use())
-
-    def _rule(self) -> Rule:
-        raise NotImplementedError
-
-    def _frame_in_use(self) -> Tensor:
-        raise NotImplementedError
-
-    def _keep(self, derived: Tensor) -> None:
-        raise NotImplementedError
+        return True
 
     def _scores_with(self, features: Tensor, derived: Tensor) -> Tensor:
+        """Products of features with the class vectors of a derived geometry."""
         raise NotImplementedError
-
-    def extra_repr(self) -> str:
-        """Sizes and options, for ``print(module)``."""
-        return f"{super().extra_repr()}, gradient={self.gradient}, update_every={self.update_every}"

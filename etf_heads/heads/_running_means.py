@@ -57,10 +57,8 @@ class RunningClassMeans(KeepsPrecision):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if not (math.isfinite(decay) and 0 < decay <= 1):
-            raise ValueError(f"decay must lie in (0, 1], 1 for the mean of all; got {decay!r}")
         self.tasks = tasks
-        self.decay = decay
+        self.decay = check_decay(decay)
         wide = at_least_float32(dtype or torch.get_default_dtype())
         like = torch.empty(0, device=device, dtype=wide)
         self.register_buffer("means", like.new_zeros(tasks.total, in_features))
@@ -101,6 +99,25 @@ class RunningClassMeans(KeepsPrecision):
         return f"decay={self.decay:g}"
 
 
+def check_decay(decay: float) -> float:
+    """A number in (0, 1], or ValueError."""
+    if not (math.isfinite(decay) and 0 < decay <= 1):
+        raise ValueError(f"decay must lie in (0, 1], 1 for the mean of all; got {decay!r}")
+    return decay
+
+
+def check_finite(features: Tensor) -> None:
+    """ValueError if features have entries that are no numbers; waits for the device once."""
+    if not features.detach().isfinite().all():
+        raise ValueError("features have NaN or infinite entries: this batch was not taken in")
+
+
+def unit_rows(vectors: Tensor) -> Tensor:
+    """Vectors (..., d) divided by their length; zero stays zero."""
+    length = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
+    return vectors / torch.where(length > 0, length, 1.0)
+
+
 def class_sums(features: Tensor, labels: Labels, tasks: Tasks) -> tuple[Tensor, Tensor]:
     """Sums of the features of each class, and numbers of samples, in float32 or better.
 
@@ -119,8 +136,7 @@ def class_sums(features: Tensor, labels: Labels, tasks: Tasks) -> tuple[Tensor, 
     flat = features.reshape(-1, features.shape[-1])
     flat = flat.to(at_least_float32(flat.dtype))
     labels = check_labels(labels, tasks, tuple(features.shape[:-1])).reshape(-1, len(tasks))
-    if not flat.detach().isfinite().all():
-        raise ValueError("features have NaN or infinite entries: this batch was not taken in")
+    check_finite(flat)
     sums, counts = [], []
     for column, size in zip(labels.unbind(1), tasks.sizes, strict=True):
         sums.append(flat.new_zeros(size, flat.shape[1]).index_add(0, column, flat))
@@ -135,7 +151,7 @@ def class_sums_of_all(features: Tensor, labels: Labels, tasks: Tasks) -> tuple[T
     Raises:
         ValueError: in every process, if the batch of any is not as it should be.
     """
-    if _processes() == 1:
+    if process_count() == 1:
         return class_sums(features, labels, tasks)
     try:
         sums, counts = class_sums(features, labels, tasks)
@@ -160,23 +176,29 @@ def sum_over_processes(
     Raises:
         ValueError: the refusal; in the other processes, one that says where it was.
     """
-    if _processes() == 1:
+    if process_count() == 1:
         return sums, counts
-    refused = counts.new_zeros(_processes())
+    refused = counts.new_zeros(process_count())
     refused[distributed.get_rank()] = refusal is not None
     parts = [sums.flatten(), counts, refused]
     total, counts, refused = _AllReduce.apply(torch.cat(parts)).split([len(p) for p in parts])
-    if refusal is not None:
-        raise refusal
+    raise_refusals(refused, refusal)
+    return total.view_as(sums), counts.detach()
+
+
+def raise_refusals(refused: Tensor, own: ValueError | None) -> None:
+    """The error of this process, or one that names the processes (P,) that have one."""
+    if own is not None:
+        raise own
     if ranks := refused.nonzero().flatten().tolist():
         raise ValueError(
             f"the batch of process {', '.join(map(str, ranks))} was refused, for what its own "
             "error says: no process took in its batch"
         )
-    return total.view_as(sums), counts.detach()
 
 
-def _processes() -> int:
+def process_count() -> int:
+    """The number of processes that observe together; 1 without torch.distributed."""
     ready = distributed.is_available() and distributed.is_initialized()
     return distributed.get_world_size() if ready else 1
 

@@ -30,6 +30,7 @@ CLAIMS = (
     "alignment",
     "replay",
     "many-classes",
+    "loss-or-head",
     "separation",
     "multi-centre",
     "random-labels",

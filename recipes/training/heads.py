@@ -153,6 +153,12 @@ def _class_mean(*, centred: bool) -> HeadBuilder:
     return build
 
 
+def _prototypes(of: HeadRequest) -> nn.Module:
+    from etf_heads import PrototypeHead
+
+    return PrototypeHead(of.features, of.tasks, **of.options)
+
+
 def _spherical(*, chosen: bool) -> HeadBuilder:
     def build(of: HeadRequest) -> nn.Module:
         from etf_heads import SphericalCodeHead
@@ -224,6 +230,7 @@ HEADS: dict[str, HeadBuilder] = {
     "nearest-gradient": _task_by_task(_nearest(gradient=True)),
     "class-mean": _task_by_task(_class_mean(centred=True)),
     "prototypes": _task_by_task(_class_mean(centred=False)),
+    "prototypes-bf16": _task_by_task(_prototypes),
 }
 """Heads by name; "compound" has the library's default orientation. "multi-centre" gives rare
 classes up to eight centres and adds their scores up, "multi-centre-direction" takes the direction
@@ -236,7 +243,8 @@ many as there are in these dimensions."""
 
 def is_observing(head: nn.Module) -> bool:
     """Whether a head is given the labels in training, from which its class vectors follow."""
-    from etf_heads.heads import ClassMeanHead, MultiSourceHead, NearestETFHead
+    from etf_heads.heads import ClassMeanHead, MultiSourceHead, NearestETFHead, PrototypeHead
 
+    kinds = ClassMeanHead | NearestETFHead | PrototypeHead
     parts = head.heads if isinstance(head, MultiSourceHead) else [head]
-    return any(isinstance(part, ClassMeanHead | NearestETFHead) for part in parts)
+    return any(isinstance(part, kinds) for part in parts)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from etf_heads import ClassMeanHead, NearestETFHead
+from etf_heads import ClassMeanHead, NearestETFHead, PrototypeHead
 from tests.cases import all_logits, observed
 
 MAKERS = {
@@ -25,7 +25,15 @@ MAKERS = {
     "uncentred": lambda **o: ClassMeanHead(12, {"a": 4, "b": 3}, centred=False, gradient=True, **o),
     "means-gradient": lambda **o: ClassMeanHead(12, {"a": 4, "b": 3}, gradient=True, **o),
 }
-COMPILED = ("nearest", "riemannian", "every-second", "normalised", "means-gradient")
+DERIVING = tuple(MAKERS)
+MAKERS |= {
+    "prototypes": lambda **o: PrototypeHead(12, {"a": 4, "b": 3}, means_dtype=torch.float64, **o),
+    "rounded": lambda **o: PrototypeHead(12, {"a": 4, "b": 3}, feature_norm=None, **o),
+}
+COMPILED = (
+    *("nearest", "riemannian", "every-second", "normalised", "means-gradient"),
+    *("prototypes", "rounded"),
+)
 each_head = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 
 
@@ -112,14 +120,26 @@ def test_a_recomputed_batch_that_was_not_the_last_is_an_error():
         logits.sum().backward()
 
 
-@each_head
+@pytest.mark.parametrize("kind", DERIVING)
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
-def test_the_operator_keeps_torchs_rules(make):
-    head = make(dtype=torch.float64)
+def test_the_operator_keeps_torchs_rules(kind):
+    head = MAKERS[kind](dtype=torch.float64)
     images, labels = observed({"a": 4, "b": 3})
     stacked = torch.stack([labels["a"], labels["b"]], dim=-1)
     torch.library.opcheck(
         torch.ops.etf_heads.observe.default,
         (images.requires_grad_(head.gradient), stacked, *head._state(), *head._rule()),
+        test_utils=("test_schema", "test_faketensor", "test_aot_dispatch_dynamic"),
+    )
+
+
+def test_the_operator_of_rows_keeps_torchs_rules():
+    running = MAKERS["rounded"]().running
+    images, labels = observed({"a": 4, "b": 3})
+    stacked = torch.stack([labels["a"], labels["b"]], dim=-1)
+    state = (running.means, running.counts, running.updates)
+    torch.library.opcheck(
+        torch.ops.etf_heads.observe_rows.default,
+        (images, stacked, *state, [4, 3], ["a", "b"], 0.9),
         test_utils=("test_schema", "test_faketensor", "test_aot_dispatch_dynamic"),
     )

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from etf_heads import ClassMeanHead, CompoundETFHead, ETFHead, NearestETFHead
+from etf_heads import ClassMeanHead, CompoundETFHead, ETFHead, NearestETFHead, PrototypeHead
 from tests.cases import all_logits
 
 MAKERS = {
@@ -16,7 +16,10 @@ MAKERS = {
     "nearest": lambda: NearestETFHead(24, [5, 5]),
     "nearest-gradient": lambda: NearestETFHead(24, [5, 5], gradient=True),
     "class-mean": lambda: ClassMeanHead(24, [5, 5]),
+    # float32: where rounding decides, the last digits of the features do
+    "prototypes": lambda: PrototypeHead(24, [5, 5], means_dtype=torch.float32),
 }
+OBSERVING = (ClassMeanHead, NearestETFHead, PrototypeHead)
 
 
 class Network(nn.Module):
@@ -30,7 +33,7 @@ class Network(nn.Module):
 
     def forward(self, images, labels=None):
         features = self.backbone(images)
-        if isinstance(self.head, NearestETFHead | ClassMeanHead):
+        if isinstance(self.head, OBSERVING):
             return self.head(features, labels)
         return self.head(features)
 

@@ -7,7 +7,14 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
-from etf_heads import ClassMeanHead, CompoundETFHead, CorrelatedETFHead, ETFHead, NearestETFHead
+from etf_heads import (
+    ClassMeanHead,
+    CompoundETFHead,
+    CorrelatedETFHead,
+    ETFHead,
+    NearestETFHead,
+    PrototypeHead,
+)
 from tests.cases import all_logits
 from tests.ways.two_processes import found_by
 
@@ -21,6 +28,7 @@ MAKERS = {
     "CorrelatedETFHead": lambda **options: CorrelatedETFHead(12, [3, 4], COUNTS, **options),
     "NearestETFHead": lambda **options: NearestETFHead(12, [3, 4], **options),
     "ClassMeanHead": lambda **options: ClassMeanHead(12, [3, 4], **options),
+    "PrototypeHead": lambda **options: PrototypeHead(12, [3, 4], **options),
 }
 OPTIONS = {
     "plain": {},

@@ -7,12 +7,10 @@ import torch
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.checkpoint import checkpoint
 
-from etf_heads import ClassMeanHead, NearestETFHead
 from tests.cases import all_logits
-from tests.ways.networks import MAKERS, Network, batch, loss_of, train
+from tests.ways.networks import MAKERS, OBSERVING, Network, batch, loss_of, train
 
 each_kind = pytest.mark.parametrize("kind", MAKERS)
-observing = (NearestETFHead, ClassMeanHead)
 
 
 @each_kind
@@ -54,9 +52,9 @@ def test_activation_checkpointing_gives_the_same_gradients(kind):
 
     def through_checkpoints(images, labels):
         features = checkpoint(saving.backbone, images, use_reentrant=False)
-        given = (features, labels) if isinstance(saving.head, observing) else (features,)
+        given = (features, labels) if isinstance(saving.head, OBSERVING) else (features,)
         # A head that observes would take the batch in a second time, when it is recomputed.
-        if isinstance(saving.head, observing):
+        if isinstance(saving.head, OBSERVING):
             return saving.head(*given)
         return checkpoint(saving.head, *given, use_reentrant=False)
 
@@ -65,7 +63,7 @@ def test_activation_checkpointing_gives_the_same_gradients(kind):
         torch.testing.assert_close(a.grad, b.grad)
 
 
-@pytest.mark.parametrize("kind", [k for k in MAKERS if not isinstance(MAKERS[k](), observing)])
+@pytest.mark.parametrize("kind", [k for k in MAKERS if not isinstance(MAKERS[k](), OBSERVING)])
 def test_accumulated_gradients_are_those_of_the_whole_batch(kind):
     images, labels = batch()
     whole, parts = Network(kind), Network(kind)

@@ -10,6 +10,8 @@ from claim_evidence import BENT, COLLAPSED, criteria_of, end_at, record, support
 
 from recipes.claims import CLAIMS, find_claim
 from recipes.claims.defaults import VARIANTS as DEFAULTS
+from recipes.claims.loss_or_head import head_bytes
+from recipes.training.result import Counts
 from recipes.training.weighting import WEIGHTINGS
 
 
@@ -274,3 +276,34 @@ def test_every_head_decides_on_many_classes(variant, accuracy, failing):
     table = {row[0]: row[1:] for row in claim.lines(evidence)}
     assert table["epochs to 90% of the test images"][0] == "0.0"
     assert table["epochs to 90% of the test images"][-1] == "–"
+
+
+@pytest.mark.parametrize(
+    ("variant", "accuracy", "failing"),
+    [
+        ("4,000 characters: learned cosines", 0.995, 1),
+        ("4,000 characters: class means, NONL", 0.98, 2),
+        ("4,000 characters: class means in bfloat16 rows, NONL", 0.97, 1),
+        ("100 classes of images: nn.Linear", 0.4, 2),
+    ],
+)
+def test_loss_and_head_decide_apart(variant, accuracy, failing):
+    claim = find_claim("loss-or-head")
+    evidence = supporting(claim)
+    evidence[variant] = [record(COLLAPSED, accuracy=accuracy)]
+    verdicts = [criterion.verdict for criterion in criteria_of(claim, evidence)]
+    assert verdicts.count("not met") == failing
+
+
+def test_the_memory_of_heads_in_training():
+    """K = 1,000 and d = 64, behind the same backbone."""
+
+    def counted(head_parameters, checkpoint_bytes):
+        counts = Counts(head_parameters, 46_960 + head_parameters, checkpoint_bytes, 0)
+        return [replace(record(COLLAPSED), counts=counts)]
+
+    linear = counted(65_000, 448_504)
+    assert head_bytes(linear, linear) == 16 * 65_000
+    assert head_bytes(counted(64_000, 444_504), linear) == 16 * 64_000
+    assert head_bytes(counted(0, 704_512), linear) == 2 * 4 * 64_000 + 4 * 1_000 + 8
+    assert head_bytes(counted(0, 320_512), linear) == 2 * 64_000 + 4 * 1_000 + 8
