@@ -167,7 +167,8 @@ class FixedHead(Head):
             values, indices = self.all_logits(features)[..., self.tasks.slices[position]].topk(k)
             return values, indices
         coordinates = self.coordinates(features)
-        values, indices = self.codebook.topk(coordinates.flatten(0, -2), k, position)
+        flat = coordinates.reshape(-1, coordinates.shape[-1])
+        values, indices = self.codebook.topk(flat, k, position)
         shape = (*features.shape[:-1], k)
         return values.to(coordinates.dtype).reshape(shape), indices.reshape(shape)
 

@@ -5,7 +5,7 @@ import torch
 
 from etf_heads import ClassMeanHead
 from etf_heads.heads import _base
-from tests.cases import EVERY_HEAD, features
+from tests.cases import EVERY_HEAD, all_logits, features
 
 
 @pytest.mark.parametrize("case", EVERY_HEAD, ids=str)
@@ -18,8 +18,7 @@ def test_topk_is_that_of_the_logits(case, numbers, monkeypatch):
     head.eval()
     for shape in [(), (5,), (2, 3), (0,)]:
         h = features(case, *shape)
-        logits = [head.tasks.unpack(head(h), "logits")[t] for t in range(len(head.tasks))]
-        for task, dense in enumerate(logits):
+        for task, dense in enumerate(all_logits(head(h)).split(head.tasks.sizes, -1)):
             for k in {1, 2, dense.shape[-1]}:
                 values, classes = head.topk(h, k, task)
                 torch.testing.assert_close(values, dense.topk(k).values, rtol=0, atol=1e-9)
