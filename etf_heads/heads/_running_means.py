@@ -72,7 +72,7 @@ class RunningClassMeans(KeepsPrecision):
 
     def update(self, sums: Tensor, counts: Tensor) -> Tensor:
         """Take in a batch's :func:`class_sums`; the new means keep the gradient of the sums."""
-        kept = self.counts * torch.where(counts > 0, self.decay, 1.0)
+        kept = torch.where(counts > 0, self.decay * self.counts, self.counts)
         total = kept + counts
         step = (sums - counts[:, None] * self.means) / torch.where(total > 0, total, 1.0)[:, None]
         means = self.means + step
