@@ -112,7 +112,8 @@ class AssignedCode(Code):
         if not isinstance(self.base, BasesCode):
             return super().topk(coordinates, k, task)
         values, rows = self.base.topk(coordinates, k, task, among=self._used(task))
-        return values, self.classes[rows + self.base.tasks.slices[task].start].long()
+        classes = self.classes[rows + self.base.tasks.slices[task].start].long()
+        return values, classes - self.tasks.slices[task].start
 
     def row_sum(self, task: int = 0) -> Tensor:
         """Sum of the class vectors of a task, (columns,) in float64."""

@@ -174,7 +174,8 @@ def test_copies_pickles_moves_and_the_meta_device():
 
 
 def test_it_is_described_saved_and_put_in_place(tmp_path):
-    model = replace_head(nn.Sequential(nn.Linear(8, 12), nn.Linear(12, 5)), PrototypeHead(12, 500))
+    model = nn.Sequential(nn.Linear(8, 12), nn.Linear(12, 5))
+    replace_head(model, PrototypeHead(12, 500), at="1")
     h, y = batch(500, dim=8, dtype=torch.float32)
     model[1].observe(model[0](h).detach(), y)
     expected = model(h)

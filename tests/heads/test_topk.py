@@ -19,7 +19,7 @@ def test_topk_is_that_of_the_logits(case, numbers, monkeypatch):
     for shape in [(), (5,), (2, 3), (0,)]:
         h = features(case, *shape)
         for task, dense in enumerate(all_logits(head(h)).split(head.tasks.sizes, -1)):
-            for k in {1, 2, dense.shape[-1]}:
+            for k in {1, min(2, dense.shape[-1]), dense.shape[-1]}:
                 values, classes = head.topk(h, k, task)
                 torch.testing.assert_close(values, dense.topk(k).values, rtol=0, atol=1e-9)
                 torch.testing.assert_close(dense.gather(-1, classes), values, rtol=0, atol=1e-9)
