@@ -53,3 +53,10 @@ def seeds_needed(gap: float, spread: float, n: int) -> int | None:
     counts = range(n + 1, 10_001)
     decided = bisect_left(counts, True, key=lambda count: half_width(spread, count) <= gap)
     return counts[decided] if decided < len(counts) else None
+
+
+def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float:
+    """Spearman's rank correlation; NaN where there are no two different values of each."""
+    if len(set(x)) < 2 or len(set(y)) < 2:
+        return math.nan
+    return float(stats.spearmanr(x, y).statistic)

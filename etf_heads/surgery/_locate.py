@@ -7,10 +7,10 @@ from typing import Any, TypeGuard
 
 from torch import nn
 
-from etf_heads.heads import Head
+from etf_heads.heads import Head, LinearHead
 from etf_heads.surgery._adapter import HeadAdapter
 
-Classifier = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d | Head | HeadAdapter
+Classifier = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d | Head | LinearHead | HeadAdapter
 """Supported classifiers; all have a width d and a number of classes."""
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -55,7 +55,8 @@ def find_heads(model: nn.Module, at: str | Sequence[str] | None = None) -> dict[
             layer is meant.
 
     Returns:
-        Layers (``nn.Linear``, convolutions, fixed heads) by their names in ``named_modules``.
+        Layers (``nn.Linear``, convolutions, heads of this library) by their names in
+        ``named_modules``.
 
     Raises:
         ValueError: if there is none, or the model is of no known library; the message lists

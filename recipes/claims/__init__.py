@@ -38,6 +38,10 @@ CLAIMS = (
     "low-rank",
     "regression",
     "geometric-complexity",
+    "class-means",
+    "layer-tuning",
+    "transfer",
+    "variance",
 )
 """Names of all claims; their files are called the same."""
 

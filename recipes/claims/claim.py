@@ -206,6 +206,11 @@ def extras(records: Sequence[Record], kind: type[X]) -> list[X]:
     return [from_json(kind, record.extra) for record in records]
 
 
+def initial(records: Sequence[Record], measure: str) -> list[float]:
+    """A collapse measure before training of each run."""
+    return [_number(record.history[0].collapse[measure]) for record in records]
+
+
 def final(records: Sequence[Record], measure: str) -> list[float]:
     """A collapse measure at the end of each run."""
     return [_number(record.history[-1].collapse[measure]) for record in records]
@@ -213,8 +218,8 @@ def final(records: Sequence[Record], measure: str) -> list[float]:
 
 def fall(records: Sequence[Record], measure: str) -> list[float]:
     """A collapse measure at the end, as a share of its value before training."""
-    starts = [_number(record.history[0].collapse[measure]) for record in records]
-    return [end / start for end, start in zip(final(records, measure), starts, strict=True)]
+    pairs = zip(final(records, measure), initial(records, measure), strict=True)
+    return [end / start for end, start in pairs]
 
 
 def last_accuracy(

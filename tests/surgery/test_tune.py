@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from etf_heads import CompoundETFHead, load_model, replace_head, save_model
+from etf_heads.heads import LinearHead
 from etf_heads.surgery import tune_layer
 
 
@@ -143,6 +144,17 @@ def test_copies_and_files(tmp_path):
     loaded = load_model(Network(), tmp_path / "tuned.safetensors")
     tune_layer(loaded, "first", at="fc")
     torch.testing.assert_close(loaded.eval()(x), model(x))
+
+
+def test_the_learned_head_of_this_library_is_a_classifier():
+    x, model = images(), Network()
+    model.fc = LinearHead(6, {"kind": 3, "size": 2})
+    tune_layer(model, "first", at="fc").eval()
+    assert trained(model) >= {"fc.weight", "fc.bias"}
+    maps = model.first(x)
+    extra = nn.functional.pad(maps.mean((2, 3)), (0, 2))
+    expected = model.fc.linears()["kind"](model.second(maps).mean((2, 3)) + extra)
+    torch.testing.assert_close(model(x)["kind"], expected)
 
 
 @pytest.mark.skipif(

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from perceptron_evidence import RUNS as PERCEPTRONS
 from recipe_results import scores
+from transfer_evidence import OF_TRANSFER
 
 from recipes.claims.alignment import VARIANTS as ALIGNMENT
 from recipes.claims.claim import Record
@@ -146,6 +147,11 @@ def of_label_sets(variant):
     return record(ends, extra={"one": 0.98, "two": 0.97})
 
 
+def recorded(made):
+    """A function that makes a record of what another one says of a variant."""
+    return lambda variant: record(**made(variant))
+
+
 MADE = {
     "replay": in_sessions,
     "separation": in_layers,
@@ -153,6 +159,7 @@ MADE = {
     "random-labels": at_random,
     "multi-label": of_label_sets,
     **PERCEPTRONS,
+    **{name: recorded(made) for name, made in OF_TRANSFER.items()},
 }
 """Runs that support a claim, by its name and that of a variant."""
 
