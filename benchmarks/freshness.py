@@ -94,7 +94,7 @@ RESULTS = (
             *("single-source", "multi-source", "weighting", "dissection", "imbalance"),
             *("correlation", "saliency", "parameter-efficient", "defaults", "ahead"),
             *("losses", "temperature", "long-tail", "alignment", "many-classes"),
-            *("separation", "multi-centre", "random-labels", "multi-label"),
+            "separation",
         ),
     ),
     _claim("loss-or-head"),

@@ -52,8 +52,14 @@ NOTES = {
         "gram_note": "A simplex ETF a task is what the theory predicts of learned heads, and what "
         "fixed heads are from the start; tasks with samples of their own may stand at any angle.",
     },
+    "sets": {
+        "fixed_note": "NC2 of class vectors is a property of them alone: 0 by construction for "
+        "fixed heads, and so below the foot of its plot.",
+        "gram_note": "A simplex ETF is what the theory predicts of learned heads, whatever sets "
+        "the labels come in, and what fixed heads are from the start.",
+    },
 }
-"""What the measures of fixed heads, and their class vectors, say: of S_NC and of M_NC."""
+"""What the measures of fixed heads, and their class vectors, say: of S_NC, M_NC and label sets."""
 
 _REACHED = {
     "test_error": "test accuracy of at least",
@@ -190,7 +196,7 @@ def _context(summary: Comparison) -> dict[str, Any]:
         "colours": {h: page_colour(c) for h, c in figures.head_colours(list(heads)).items()},
         "seeds": summary.seeds,
         "baseline": summary.baseline,
-        **NOTES["m" if "m_nc3" in measured else "s"],
+        **NOTES["m" if "m_nc3" in measured else "sets" if "nc3" in measured else "s"],
         "meanings": {title: MEASURES[name][1] for name, title in measured.items()},
         "tasks": ", ".join(f"{name} ({k} classes)" for name, k in tasks.items()),
         "head_share": f"{_head_share(baseline):.1%}",

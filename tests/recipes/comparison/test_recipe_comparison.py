@@ -3,11 +3,14 @@ import math
 from dataclasses import replace
 
 import pytest
+import torch
 from recipe_results import finished_run
 
+from etf_heads import CompoundETFHead
+from etf_heads.losses import PickAllLabelsCrossEntropy
 from recipes.comparison.answer import asked_about, cards, verdict
 from recipes.comparison.figures import _error_axis
-from recipes.comparison.head_cost import HeadCost
+from recipes.comparison.head_cost import HeadCost, head_cost
 from recipes.comparison.reach import Level, Reach
 from recipes.comparison.report import reach_table, table, write_report
 from recipes.comparison.summary import PLAIN, Comparison, compare
@@ -246,3 +249,26 @@ def test_report_is_one_file_with_everything_in_it(summary, tmp_path):
     assert "#000000" not in text  # which would be invisible there
     assert page.is_self_contained()
     assert "&lt;b&gt;a machine&lt;/b&gt;" in text  # what comes from outside is escaped
+
+
+def test_the_page_of_label_sets_speaks_of_their_measures(tmp_path):
+    measures = dict.fromkeys(("nc1_ratio", "nc3", "nc_m/2"), 0.1)
+
+    def of_sets(head):
+        run = finished_run(head, 0, [0.1, 0.9], learned=head == "learned")
+        return replace(run, history=[replace(row, collapse=measures) for row in run.history])
+
+    cost = HeadCost(median=1e-3, iqr=1e-5, n=10)
+    heads = ("learned", "compound")
+    found = compare([of_sets(head) for head in heads], "learned", dict.fromkeys(heads, cost))
+    write_report(found, tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text()
+    assert "NC_m, pairs" in text
+    assert "whatever sets the labels come in" in text
+    assert "S_NC" not in text
+
+
+def test_the_cost_of_a_head_with_label_sets():
+    loss = PickAllLabelsCrossEntropy(reduction="task")
+    found = head_cost(CompoundETFHead(8, {"digit": 4}), loss, 16, 8, torch.device("cpu"))
+    assert 0 < found.median < 1
