@@ -85,15 +85,15 @@ def mean_cross_entropies(
         ...     expected = nn.functional.cross_entropy(head(h), y[:, 0])
         ...     assert torch.allclose(loss, expected)
     """
-    options = (ignore_index, smoothing, features.requires_grad and torch.is_grad_enabled())
+    gradient = features.requires_grad and torch.is_grad_enabled()
+    options = (ignore_index, smoothing, gradient)
     if is_watched():
         sizes, *others = geometry
         means: Tensor = _operator(features, labels, list(sizes), *others, *options)[0]
-    elif options[-1]:
+        return means.sum() if total else means
+    if gradient:
         return _Means.apply(features, labels, geometry, options, total, eager)
-    else:
-        means, _ = _forward(features, labels, geometry, *options)
-    return means.sum() if total else means
+    return _forward(features, labels, geometry, *options, total)[0]
 
 
 @lru_cache(maxsize=256)
@@ -113,8 +113,9 @@ def _forward(  # noqa: PLR0917
     ignore_index: int,
     smoothing: float,
     gradient: bool,
+    total: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Means (T,), and the gradients of the scores (N, columns), empty if not asked for."""
+    """Means (T,) or sum (), and gradients of the scores (N, columns), empty if not asked for."""
     sizes, scale, used = geometry
     counts, columns = _checked(sizes, used)
     tasks = len(sizes)
@@ -129,7 +130,7 @@ def _forward(  # noqa: PLR0917
     if features.stride(1) != 1:
         features = features.contiguous()
     dtype = torch.float64 if features.dtype == torch.float64 else torch.float32
-    means = torch.empty(tasks, dtype=dtype, device="cpu")
+    means = torch.empty(() if total else (tasks,), dtype=dtype, device="cpu")
     shape = (rows, columns) if gradient else (0,)
     residual = torch.empty(shape, dtype=dtype, device="cpu")
     status = library().etf_heads_cross_entropy(
@@ -146,6 +147,7 @@ def _forward(  # noqa: PLR0917
         ignore_index,
         smoothing,
         means.data_ptr(),
+        total,
         residual.data_ptr() if gradient else None,
         threads(features.numel()),
     )
@@ -190,10 +192,10 @@ class _Means(torch.autograd.Function):
         total: bool,
         eager: Callable[[Tensor], Tensor] | None,
     ) -> Tensor:
-        means, residual = _forward(features, labels, geometry, *options)
+        means, residual = _forward(features, labels, geometry, *options, total)
         ctx.save_for_backward(features, residual)
         ctx.geometry, ctx.eager = geometry, eager
-        return means.sum() if total else means
+        return means
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:

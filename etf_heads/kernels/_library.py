@@ -12,7 +12,7 @@ import torch
 _ABI = 2
 _SIGNATURES = {
     # i: int64, p: pointer, d: double
-    "etf_heads_cross_entropy": "ipipiiiiipdidppi",
+    "etf_heads_cross_entropy": "ipipiiiiipdidpipi",
     "etf_heads_cross_entropy_backward": "ippiiiiippi",
     "etf_heads_bases": "ipiiipiipppii",
 }

@@ -245,7 +245,7 @@ void by_column(const Tasks &tasks, int64_t used, int64_t columns, Number number,
 template <class S, class R>
 int64_t forward(const void *features, int64_t stride, const int64_t *labels, int64_t label_row,
                 int64_t label_task, int64_t rows, int64_t used, const Tasks &tasks,
-                double scale, int64_t missing, double smoothing, void *means,
+                double scale, int64_t missing, double smoothing, void *means, bool total,
                 void *residual, int64_t threads) {
   const int64_t columns = count_columns(tasks), chunks = (rows + CHUNK - 1) / CHUNK;
   const size_t doubles = size_t(chunks + 1) * tasks.count, reals = size_t(columns) + WIDTH<R> + tasks.count;
@@ -291,11 +291,15 @@ int64_t forward(const void *features, int64_t stride, const int64_t *labels, int
                            sums,
                            &status};
   in_parallel(chunks, threads, work);
+  double all = 0;
   for (int64_t t = 0; t < tasks.count; ++t) {
     double sum = 0;
     for (int64_t chunk = 0; chunk < chunks; ++chunk) sum += sums[chunk * tasks.count + t];
-    static_cast<R *>(means)[t] = R(sum / (counts[t] > 0 ? counts[t] : 1));
+    sum /= counts[t] > 0 ? counts[t] : 1;
+    all += sum;
+    if (!total) static_cast<R *>(means)[t] = R(sum);
   }
+  if (total) *static_cast<R *>(means) = R(all);
   std::free(sums);
   return status;
 }
@@ -336,21 +340,21 @@ EXPORT int64_t etf_heads_abi() { return ABI; }
 
 // dtype: 0 float32, 1 float64, 2 bfloat16 (means and residual are float32 then).
 // features (rows, >= used) with rows `stride` numbers apart; labels at row * label_row + task *
-// label_task; sizes (tasks,), of at least 2; used >= sum of sizes; means (tasks,); residual (rows, sum
-// of sizes) or null.
+// label_task; sizes (tasks,), of at least 2; used >= sum of sizes; means (tasks,), or their sum (1,)
+// where that is asked for; residual (rows, sum of sizes) or null.
 EXPORT int64_t etf_heads_cross_entropy(int64_t dtype, const void *features, int64_t stride,
                                        const int64_t *labels, int64_t label_row,
                                        int64_t label_task, int64_t rows, int64_t used,
                                        int64_t tasks, const int64_t *sizes, double scale,
                                        int64_t missing, double smoothing, void *means,
-                                       void *residual, int64_t threads) {
+                                       int64_t total, void *residual, int64_t threads) {
   const auto run = dtype == 0   ? forward<float, float>
                    : dtype == 1 ? forward<double, double>
                    : dtype == 2 ? forward<bfloat16, float>
                                 : nullptr;
   if (!run) return UNKNOWN_DTYPE;
   return run(features, stride, labels, label_row, label_task, rows, used, Tasks{tasks, sizes},
-             scale, missing, smoothing, means, residual, threads);
+             scale, missing, smoothing, means, total, residual, threads);
 }
 
 // upstream (tasks,), `stride` numbers apart; gradient (rows, size), without gaps, in the dtype of the features.

@@ -38,43 +38,53 @@ def compiled_means(
     Raises:
         ValueError: if labels do not fit, or one is out of range.
     """
-    if not kernels.takes(features) or not isinstance(head, FixedHead):
+    if not isinstance(head, FixedHead) or not kernels.takes(features):
         return None
     geometry = _geometry(head)
     if geometry is None:
         return None
     tasks = head.tasks
-    targets = stack_labels(labels, tasks, tuple(features.shape[:-1])).flatten(0, -2)
-    prepared = head.prepare(features).flatten(0, -2)
-
-    def eager(prepared: Tensor) -> Tensor:
-        logits = head.codebook(head.orientation.project(prepared, geometry[1]))
-        scores = logits.split(tasks.sizes, dim=1)
-        sums = [
-            F.cross_entropy(
-                z, y, reduction="sum", ignore_index=ignore_index, label_smoothing=smoothing
-            )
-            for z, y in zip(scores, targets.unbind(1), strict=True)
-        ]
-        return torch.stack(sums) / (targets != ignore_index).sum(0).clamp(min=1)
-
-    mean = partial(
-        kernels.mean_cross_entropies,
-        ignore_index=ignore_index,
-        smoothing=smoothing,
-        total=total,
-    )
-    if is_traced():
-        return mean(prepared, targets, geometry)
-    if not kernels.takes(prepared):  # a normalisation made something else of them
+    targets = stack_labels(labels, tasks, tuple(features.shape[:-1]))
+    prepared = head.prepare(features)
+    if features.ndim != 2:
+        targets, prepared = targets.flatten(0, -2), prepared.flatten(0, -2)
+    eager = partial(_means_in_operations, head, geometry[1], targets, ignore_index, smoothing)
+    # A normalisation may have made something else of them.
+    if prepared is not features and not is_traced() and not kernels.takes(prepared):
         check_range(targets, tasks, no_label=ignore_index)
         means = eager(prepared)
         return means.sum() if total else means
     try:
-        return mean(prepared, targets, geometry, eager=eager)
+        return kernels.mean_cross_entropies(
+            prepared,
+            targets,
+            geometry,
+            ignore_index=ignore_index,
+            smoothing=smoothing,
+            total=total,
+            eager=eager,
+        )
     except ValueError:
-        check_range(targets, tasks, no_label=ignore_index)
+        if not is_traced():
+            check_range(targets, tasks, no_label=ignore_index)
         raise
+
+
+def _means_in_operations(  # noqa: PLR0917
+    head: FixedHead,
+    scale: float,
+    targets: Tensor,
+    ignore_index: int,
+    smoothing: float,
+    prepared: Tensor,
+) -> Tensor:
+    """The same means (T,), of prepared features, in operations of PyTorch."""
+    logits = head.codebook(head.orientation.project(prepared, scale))
+    sums = [
+        F.cross_entropy(z, y, reduction="sum", ignore_index=ignore_index, label_smoothing=smoothing)
+        for z, y in zip(logits.split(head.tasks.sizes, dim=1), targets.unbind(1), strict=True)
+    ]
+    return torch.stack(sums) / (targets != ignore_index).sum(0).clamp(min=1)
 
 
 def _geometry(head: FixedHead) -> kernels.Geometry | None:

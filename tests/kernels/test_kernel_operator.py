@@ -160,7 +160,7 @@ def test_a_label_out_of_range_is_an_error_before_anything_is_written(wrong):
     status = _library.library().etf_heads_cross_entropy(
         *(0, h.data_ptr(), 60, labels.data_ptr(), 2, 1, 6, 60, 2),
         (ctypes.c_int64 * 2)(*SIZES),
-        *(1.0, -100, 0.0, means.data_ptr(), residual.data_ptr(), 1),
+        *(1.0, -100, 0.0, means.data_ptr(), 0, residual.data_ptr(), 1),
     )
     assert status == 1
     assert (means == math.pi).all()
