@@ -298,9 +298,14 @@ OTHERS = [
     HeadCase(3, 5, "class means"),
     HeadCase(6, [3, 2], "class means", {"centred": False}),
     HeadCase(12, {"a": 3, "b": 4}, "class means", {"bias": True, "learn_scale": True}),
-    HeadCase(3, 5, "prototypes", {"feature_norm": None}),
-    HeadCase(6, [3, 2], "prototypes", {"means_dtype": torch.float64, "bias": True}),
-    HeadCase(12, {"a": 3, "b": 4}, "prototypes", {"learn_scale": True}),
+    *(
+        HeadCase(d, tasks, "prototypes", {"scale": 1.0} | options)
+        for d, tasks, options in [
+            (3, 5, {"feature_norm": None}),
+            (6, [3, 2], {"feature_norm": "unit", "means_dtype": torch.float64, "bias": True}),
+            (12, {"a": 3, "b": 4}, {"feature_norm": "batch", "learn_scale": True}),
+        ]
+    ),
     *of_codes(),
 ]
 EVERY_HEAD = HEADS + OTHERS

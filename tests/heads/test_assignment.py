@@ -10,6 +10,7 @@ from etf_heads import ETFHead, SphericalCodeHead
 from etf_heads.codes import AssignedCode, KerdockCode
 from etf_heads.heads import assign_classes, check_frame, from_spec, to_spec
 from etf_heads.losses import CompoundCrossEntropy
+from tests.heads.test_spherical_head import LargestStorage
 
 
 def clustered(classes, dim, groups=10, seed=0):
@@ -45,6 +46,16 @@ def test_many_classes_come_near_the_optimum(method):
     found = assign_classes(near, means, method=method, block=100, sweeps=3)[1]
     assert 0.93 * best < found <= best + 1e-6
     assert near.code.assignment.sort().values.tolist() == list(range(600))
+
+
+@pytest.mark.parametrize("method", ["nearest", "hierarchical"])
+def test_no_matrix_of_all_classes_is_made(method):
+    head, means = SphericalCodeHead(64, 4000), clustered(4000, 64)
+    with LargestStorage() as seen:
+        before, after = assign_classes(head, means, method=method, block=128)
+    assert seen.nbytes < 4 * 4000 * 4000 / 8
+    assert after > before + 0.2
+    assert head.code.assignment.sort().values.tolist() == list(range(4000))
 
 
 @pytest.mark.parametrize("block", [50, 2048])
