@@ -171,6 +171,16 @@ def _numbers(result: Any) -> str:
     return f"{markdown(numbers)}\n\n{claim_verdict(judged)}"
 
 
+def _study(result: Any) -> str:
+    """The verdict on a claim, its criteria, and a line for each variant."""
+    judged = from_json(Judged, result)
+    numbers = numbers_table(find_claim(judged.claim), judged)
+    if numbers[0][1:] == tuple(judged.evidence):
+        numbers = list(zip(*numbers, strict=True))
+    criteria = markdown(criteria_table(judged))
+    return f"**{claim_verdict(judged)}**\n\n{criteria}\n\n{markdown(numbers)}"
+
+
 def _step_costs(result: Any) -> str:
     times, memory = markdown(times_table(result)), markdown(memory_table(result))
     return f"Milliseconds a step:\n\n{times}\n\nPeak memory of a step:\n\n{memory}"
@@ -180,6 +190,7 @@ AHEAD = "recipes/results/claims/ahead.json"
 COSTS = "docs/costs.md"
 MANY = "docs/guides/many_classes.md"
 REPLAY = "docs/studies/replay.md"
+ADAPTATION = "docs/studies/adaptation.md"
 
 PARTS = (
     Part(DECISION, "README.md", decision, fenced=False),
@@ -197,6 +208,10 @@ PARTS = (
     Part("recipes/results/claims/*.json", "docs/claims.md", _judged, fenced=False),
     Part("recipes/results/claims/replay.json", REPLAY, _replay, fenced=False),
     Part("recipes/results/replay-orientation.json", REPLAY, _orientation, fenced=False),
+    *(
+        Part(f"recipes/results/claims/{name}.json", ADAPTATION, _study, fenced=False)
+        for name in ("class-means", "layer-tuning", "transfer", "variance")
+    ),
     Part(
         "recipes/results/nearest-heads.json",
         "recipes/README.md",

@@ -26,8 +26,8 @@ BLOCKS = tuple(f"layer{stage}.{block}" for stage in (1, 2, 3, 4) for block in (0
 """Of a ResNet-18."""
 
 PROBE, FULL, SKIP = "probe", "all layers", ", skip"
-RATES = (0.01, 0.03)
-TUNING = Schedule(epochs=20, lr=RATES[0], weight_decay=5e-4, batch_size=100)
+RATES = (0.03, 0.1)
+TUNING = Schedule(epochs=12, lr=RATES[0], weight_decay=5e-4, batch_size=100)
 
 
 def tuned(config: RunConfig, *, part: str, skip: bool = False) -> RunResult:
@@ -149,7 +149,7 @@ CLAIM = Claim(
         "et al., TMLR 2024): the more the features of a pretrained network collapse on the "
         "training data of a new task, the more accurate it is there, and tuning one layer is "
         "enough; a skip connection from it to the classifier (SCL) helps. The form of that "
-        "connection is our reading (etf_heads.surgery.tune_layer). A ResNet-18 of a quarter of the "
+        "connection is our reading (etf_heads.surgery.tune_layer). A ResNet-18 of an eighth of the "
         "usual width is pretrained on 50 classes of CIFAR-100 at 16 x 16 pixels, and tuned on 50 "
         "images of each of 20 others, from other superclasses; the rest stays frozen. The learning "
         "rate is the better of two on images held out, and so is the block."
@@ -157,7 +157,7 @@ CLAIM = Claim(
     plans={
         "reduced": Plan(
             "cifar100",
-            {"backbone": "resnet18", "width": 16, "features": 128, "epochs": 14},
+            {"backbone": "resnet18", "width": 8, "features": 64, "epochs": 8},
             VARIANTS,
             seeds=(10, 11, 12),
         ),
