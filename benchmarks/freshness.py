@@ -15,7 +15,7 @@ import ast
 import json
 import subprocess
 import sys
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -102,7 +102,7 @@ RESULTS = (
 )
 
 
-@lru_cache
+@cache
 def changed_files(commit: str) -> dict[str, str] | None:
     """Python files of now that differ from those of a commit, and their names then."""
     listed = _git("diff", "--name-status", "--diff-filter=MR", "-M30", commit, "--", "*.py")
@@ -112,6 +112,7 @@ def changed_files(commit: str) -> dict[str, str] | None:
     return {row[-1]: row[1] for row in rows}
 
 
+@cache  # most files are the same at several commits
 def meaning(source: str) -> str:
     """Code without comments, docstrings and imports."""
     tree = ast.parse(source)
@@ -129,7 +130,7 @@ def _means_nothing(statement: ast.stmt) -> bool:
     return isinstance(statement, ast.Import | ast.ImportFrom)
 
 
-@lru_cache
+@cache
 def _changed(commit: str, old: str, new: str) -> bool:
     before = _git("show", f"{commit}:{old}")
     return before is None or meaning(before) != meaning((ROOT / new).read_text("utf-8"))
