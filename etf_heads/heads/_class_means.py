@@ -19,7 +19,8 @@ class ClassMeanHead(KeepsPrecision, DerivingHead):
     PNAS 2020). This head uses the means as class vectors, and leaves their angles to the
     data, so any in_features is possible. Observing works as in
     :class:`NearestETFHead`. A class without a mean (not seen yet, or, centred, the only one seen)
-    has the zero vector, and logit 0.
+    has the zero vector, and logit 0. Each batch goes over the means of all classes: where these are
+    many, take :class:`PrototypeHead`.
 
     Class means align once they are centred, :math:`\mu_k - \bar\mu`. The class-mean features
     classifier (CMF) of Jiang et al., "Generalized neural collapse for a large number of classes"
