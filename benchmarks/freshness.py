@@ -76,6 +76,7 @@ def _claim(name: str, *measures: str) -> Result:
 RESULTS = (
     _benchmark("collapse", "etf_heads/collapse"),
     _benchmark("heads", *HEADS, "etf_heads/losses"),
+    _benchmark("many_classes", *HEADS, "etf_heads/losses"),
     _benchmark("nearest_etf", *HEADS),
     _benchmark("savings", "benchmarks/published.py", "etf_heads/surgery"),
     _benchmark("training", *TRAINING),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -39,6 +40,19 @@ def times_table(result: Mapping[str, Any]) -> list[Line]:
     """Milliseconds a step: a line a way, a column a size."""
     entries, sizes = _by_size(result)
     return _table(entries, sizes, _time)
+
+
+def step_of(result: Mapping[str, Any], size: Size) -> tuple[str, str]:
+    """Milliseconds of the fastest learned head, and of the exact loss of a fixed code."""
+    entries, _ = _by_size(result)
+    learned = _median(entries, size, _fastest(entries, size) or "")
+    exact = _median(entries, size, "streamed")
+    return milliseconds(learned or math.nan), milliseconds(exact or math.nan)
+
+
+def milliseconds(seconds: float) -> str:
+    """Three digits, and all before the point."""
+    return f"{1e3 * seconds:,.0f}" if seconds >= 1 else f"{1e3 * seconds:.3g}"
 
 
 def memory_table(result: Mapping[str, Any]) -> list[Line]:
@@ -102,7 +116,7 @@ def _table(entries: Entries, sizes: Sequence[Size], cell: Any) -> list[Line]:
 
 
 def _time(entry: Mapping[str, Any]) -> str:
-    return f"{1e3 * entry['median_s']:.3g}" if "median_s" in entry else _reason(entry)
+    return milliseconds(entry["median_s"]) if "median_s" in entry else _reason(entry)
 
 
 def _memory(entry: Mapping[str, Any]) -> str:
