@@ -202,7 +202,10 @@ PARTS = (
     Part("recipes/results/claims/many-classes.json", MANY, _numbers, fenced=False),
     *(
         Part(f"recipes/results/claims/{claim}.json", f"docs/{page}.md", _numbers, fenced=False)
-        for claim, page in (("separation", "studies/separation"),)
+        for claim, page in (
+            ("separation", "studies/separation"),
+            ("multi-centre", "guides/imbalanced"),
+        )
     ),
     Part("benchmarks/results/many_classes.json", MANY, _step_costs, fenced=False),
     Part("recipes/results/claims/*.json", "docs/claims.md", _judged, fenced=False),

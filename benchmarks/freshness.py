@@ -95,7 +95,7 @@ RESULTS = (
             *("single-source", "multi-source", "weighting", "dissection", "imbalance"),
             *("correlation", "saliency", "parameter-efficient", "defaults", "ahead"),
             *("losses", "temperature", "long-tail", "alignment", "many-classes"),
-            "separation",
+            *("separation", "multi-centre"),
         ),
     ),
     _claim("loss-or-head"),
