@@ -10,7 +10,7 @@ from torch import Tensor
 
 from etf_heads import kernels
 from etf_heads._precision import at_least_float32
-from etf_heads._tracing import is_traced, is_watched
+from etf_heads._tracing import is_traced
 from etf_heads.codes._tiles import tile_size, tiles
 
 
@@ -24,7 +24,7 @@ def _with_gradient(  # noqa: PLR0917 - operators of torch take flat arguments
 ) -> tuple[Tensor, Tensor]:
     """Log-sum-exp (samples,), and its gradient (samples, n) if that is wanted."""
     coordinates = coordinates.to(at_least_float32(coordinates.dtype))
-    if kernels.takes(coordinates) and not is_watched():
+    if kernels.takes_bases(coordinates):
         return kernels.bases_logsumexp(coordinates, signs, first, classes, chosen, gradient)
     sums = coordinates.new_empty(len(coordinates))
     gradients = torch.empty_like(coordinates) if gradient else sums.new_empty(0)

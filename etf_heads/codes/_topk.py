@@ -11,7 +11,6 @@ from torch.nn import functional as F
 
 from etf_heads import kernels
 from etf_heads._precision import at_least_float32
-from etf_heads._tracing import is_watched
 from etf_heads.codes._tiles import tile_size, tiles
 from etf_heads.geometry import WalshHadamard
 
@@ -84,7 +83,7 @@ class Search:
 
     def _best_of_bases(self, coordinates: Tensor) -> Tensor:
         """(samples, bases of the task)."""
-        if kernels.takes(coordinates) and not is_watched():
+        if kernels.takes_bases(coordinates):
             lines = (self.first, self.classes, self.chosen)
             return kernels.best_of_bases(coordinates, self.signs, *lines)
         n = coordinates.shape[1]

@@ -7,17 +7,24 @@ them, nothing else changes. ``ETF_HEADS_KERNELS=0`` in the environment, or :func
 them off.
 """
 
-from etf_heads.kernels._bases import bases_logsumexp, best_of_bases
+from etf_heads.kernels._bases import bases_logsumexp, best_of_bases, takes_bases
 from etf_heads.kernels._cross_entropy import Geometry, mean_cross_entropies, takes
-from etf_heads.kernels._library import enable, is_enabled, status
+from etf_heads.kernels._library import (
+    enable,
+    enable_experimental_triton,
+    is_enabled,
+    status,
+)
 
 __all__ = [
     "Geometry",
     "bases_logsumexp",
     "best_of_bases",
     "enable",
+    "enable_experimental_triton",
     "is_enabled",
     "mean_cross_entropies",
     "status",
     "takes",
+    "takes_bases",
 ]

@@ -5,7 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from etf_heads._tracing import is_watched
+from etf_heads.kernels._cross_entropy import takes
 from etf_heads.kernels._library import DTYPES, check, library, threads
+
+
+def takes_bases(coordinates: Tensor) -> bool:
+    """Whether the functions below are for these coordinates, here and now."""
+    return coordinates.is_cpu and takes(coordinates) and not is_watched()
 
 
 def bases_logsumexp(  # noqa: PLR0917
@@ -23,8 +30,8 @@ def bases_logsumexp(  # noqa: PLR0917
     on the number of threads.
 
     Args:
-        coordinates: (samples, n), float32 or float64, of which ``takes`` holds; n is a power of two
-            where there are signs.
+        coordinates: (samples, n), float32 or float64, of which :func:`takes_bases` holds; n is a
+            power of two where there are signs.
         signs: int8 (bases - 1, n) of :class:`~etf_heads.codes.BasesCode`.
         first: the first line of the task.
         classes: K_t.
@@ -40,9 +47,8 @@ def bases_logsumexp(  # noqa: PLR0917
     Example:
         >>> import torch
         >>> from etf_heads.codes import KerdockCode
-        >>> from etf_heads.kernels import takes
         >>> code, z = KerdockCode(100, 16), torch.randn(3, 16)
-        >>> if takes(z):
+        >>> if takes_bases(z):
         ...     sums, _ = bases_logsumexp(z, code.signs, 0, 100, None, False)
         ...     assert torch.allclose(sums, code(z).logsumexp(1))
     """

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from etf_heads._tracing import is_recorded, is_watched
-from etf_heads.kernels._library import DTYPES, check, is_enabled, library, threads
+from etf_heads.kernels._library import DTYPES, check, is_enabled_for, library, threads
 
 Geometry = tuple[tuple[int, ...], float, int]
 """Classes of each task, the scale s of the class vectors, and the number of features in use.
@@ -25,13 +25,12 @@ in use; the others play no part. It is the identity where there are as many of t
 def takes(features: Tensor) -> bool:
     """Whether kernels are there, turned on, and for these features, here and now.
 
-    They are for plain tensors on the CPU of float32, float64 or bfloat16; not under transforms of
-    ``torch.func``, in forward-mode differentiation, or for ``torch.jit.trace``, which must see
-    every operation.
+    They are for plain tensors of float32, float64 or bfloat16 on the CPU, or on a CUDA device after
+    :func:`enable_experimental_triton`; not under transforms of ``torch.func``, in forward-mode
+    differentiation, or for ``torch.jit.trace``, which must see every operation.
     """
     return (
-        is_enabled()
-        and features.device.type == "cpu"
+        is_enabled_for(features.device.type)
         and features.dtype in DTYPES
         and not torch._C._are_functorch_transforms_active()
         and (torch.compiler.is_compiling() or _is_plain(features))
@@ -122,13 +121,23 @@ def _forward(  # noqa: PLR0917
     if features.ndim != 2 or features.shape[1] < used:
         raise ValueError(f"features are {tuple(features.shape)}, expected (N, {used})")
     rows = features.shape[0]
-    if labels.shape != (rows, tasks) or labels.dtype != torch.int64 or not labels.is_cpu:
+    if (
+        labels.shape != (rows, tasks)
+        or labels.dtype != torch.int64
+        or labels.device != features.device
+    ):
         raise ValueError(
             f"labels are {labels.dtype} {tuple(labels.shape)} on {labels.device}, expected int64 "
-            f"({rows}, {tasks}) on the CPU"
+            f"({rows}, {tasks}) on {features.device}"
         )
     if features.stride(1) != 1:
         features = features.contiguous()
+    if not features.is_cpu:
+        from etf_heads.kernels import _triton_experimental as on_gpu  # noqa: PLC0415
+
+        options = (ignore_index, smoothing, gradient)
+        means, residual = on_gpu.forward(features, labels, geometry, *options)
+        return means.sum() if total else means, residual
     dtype = torch.float64 if features.dtype == torch.float64 else torch.float32
     means = torch.empty(() if total else (tasks,), dtype=dtype, device="cpu")
     shape = (rows, columns) if gradient else (0,)
@@ -159,6 +168,10 @@ def _lifted(
     residual: Tensor, upstream: Tensor, sizes: tuple[int, ...], used: int, like: Tensor
 ) -> Tensor:
     """Gradient of the features (N, d), from that of the means (T,), or of their sum ()."""
+    if not residual.is_cpu:
+        from etf_heads.kernels import _triton_experimental as on_gpu  # noqa: PLC0415
+
+        return on_gpu.backward(residual, upstream, sizes, used, like)
     counts, _ = _checked(sizes, used)
     rows, size = like.shape
     gradient = torch.empty(rows, size, dtype=like.dtype, device="cpu")

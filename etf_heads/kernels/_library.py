@@ -5,11 +5,12 @@ from __future__ import annotations
 import ctypes
 import os
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 
-_ABI = 2
+_ABI = 3
 _SIGNATURES = {
     # i: int64, p: pointer, d: double
     "etf_heads_cross_entropy": "ipipiiiiipdidpipi",
@@ -36,6 +37,7 @@ class _State:
     library: ctypes.CDLL | None = None
     enabled = False
     status = ""
+    triton = False
 
 
 def load(folder: Path = Path(__file__).parent) -> None:
@@ -113,6 +115,28 @@ def enable(on: bool = True) -> None:
             "with a C++ compiler"
         )
     _State.enabled = on
+
+
+def enable_experimental_triton(on: bool = True) -> None:
+    """Turn on, or off, the loss of tiled heads in Triton for features on a CUDA device.
+
+    It is off unless a user turns it on: its results are tested in Triton's interpreter on a CPU,
+    and nobody has measured whether it saves time on a GPU. A label out of range makes the loss NaN.
+
+    Raises:
+        ValueError: if Triton is not installed.
+
+    Example:
+        >>> enable_experimental_triton(False)
+    """
+    if on and find_spec("triton") is None:
+        raise ValueError("there is no Triton: it comes with torch for CUDA")
+    _State.triton = on
+
+
+def is_enabled_for(device: str) -> bool:
+    """Whether tiled heads have a kernel for a kind of device."""
+    return _State.enabled if device == "cpu" else _State.triton and device == "cuda"
 
 
 def status() -> str:

@@ -48,7 +48,7 @@ template <int BITS, class R> inline __attribute__((always_inline)) void butterfl
   }
 }
 
-// One pass over 2^BITS parts of `step` vectors: each(vectors, place of the first, step).
+// One pass over 2^BITS parts of `step` vectors.
 template <int BITS, class R> void pass(Reals<R> *x, int64_t step) {
   for (int64_t c = 0; c < step; ++c) {
     Reals<R> some[1 << BITS];
@@ -213,7 +213,9 @@ template <class R> struct Group {
   }
 
   void choose(int64_t basis) {
-    for (int64_t c = 0; c < n; ++c) {
+    const bool whole = bases.whole(basis);
+    for (int64_t c = 0; c < n && whole; ++c) up[c] = down[c] = 0;
+    for (int64_t c = 0; c < n && !whole; ++c) {
       up[c] = bases.is_class(basis * n + c, 0) ? R(0) : -INFINITE<R>;
       down[c] = bases.is_class(basis * n + c, 1) ? R(0) : -INFINITE<R>;
     }

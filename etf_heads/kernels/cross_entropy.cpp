@@ -16,7 +16,7 @@
 
 namespace {
 
-constexpr int64_t ABI = 2;
+constexpr int64_t ABI = 3;
 constexpr int64_t CHUNK = 32;  // rows that a thread takes at a time; sums do not depend on threads
 
 struct Tasks {

@@ -51,7 +51,8 @@ def compiled_means(
     eager = partial(_means_in_operations, head, geometry[1], targets, ignore_index, smoothing)
     # A normalisation may have made something else of them.
     if prepared is not features and not is_traced() and not kernels.takes(prepared):
-        check_range(targets, tasks, no_label=ignore_index)
+        if targets.is_cpu:
+            check_range(targets, tasks, no_label=ignore_index)
         means = eager(prepared)
         return means.sum() if total else means
     try:

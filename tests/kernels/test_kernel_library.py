@@ -56,7 +56,7 @@ def test_a_library_that_does_not_load_is_a_warning(tmp_path):
 def test_one_of_another_version_is_not_taken(compiled, monkeypatch):
     monkeypatch.setattr(_library, "_ABI", 0)
     try:
-        with pytest.warns(RuntimeWarning, match="version 2, not 0: install the package again"):
+        with pytest.warns(RuntimeWarning, match="version 3, not 0: install the package again"):
             _library.load(compiled)
     finally:
         monkeypatch.undo()
