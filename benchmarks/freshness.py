@@ -88,6 +88,11 @@ RESULTS = (
     _recipe("replay-orientation", "replay.py --heads random-rows ...", *TRAINING, REHEARSAL),
     _recipe("convert", "convert.py multi-digits", *TRAINING, "recipes/conversion/swap.py"),
     _recipe("theory", "theory.py grid", "etf_heads/theory", "recipes/verification/problems.py"),
+    _recipe(
+        "theory_landscape",
+        "theory.py landscape",
+        *("etf_heads/geometry", "etf_heads/theory", "recipes/verification/landscape.py"),
+    ),
     _recipe("theory_images", "theory.py images", "etf_heads/theory", *TRAINING),
     *map(
         _claim,
@@ -100,6 +105,10 @@ RESULTS = (
     ),
     _claim("loss-or-head"),
     _claim("replay", REHEARSAL),
+    *(
+        _claim(name, "recipes/claims/perceptrons.py", "etf_heads/theory/_regression.py")
+        for name in ("low-rank",)
+    ),
 )
 
 

@@ -148,7 +148,7 @@ def stopped(record: Record) -> Measures:
 def after_epochs(record: Record) -> Measures:
     """The measures after as many epochs as the plan says."""
     epochs = record.settings["epochs"]
-    return next(row.collapse for row in record.history if row.epoch == epochs)
+    return next(row.collapse for row in reversed(record.history) if row.epoch == epochs)
 
 
 def correlations(

@@ -113,11 +113,11 @@ def learn(
 
     Args:
         config: of which ``SHARED`` counts, and the directory.
-        problem: makes the problem from the epochs' settings and ``own``; random numbers that it
-            draws are of the run's seed.
+        problem: makes the problem from ``own``; random numbers that it draws are of the run's
+            seed.
         momentum: of SGD.
-        stop: measure after the step at which the mean training loss first is as low, too, and go on
-            until then.
+        stop: a training loss; the network is measured after the step that first reaches it, too,
+            and trained until then, for at most ``PATIENCE`` times the epochs.
         own: settings of the claim, as JSON values.
 
     Returns:
@@ -130,7 +130,10 @@ def learn(
     """
     state = process_state()
     if state.num_processes > 1:
-        raise ValueError(f"{state.num_processes} processes were launched: this claim takes one")
+        raise ValueError(
+            f"{state.num_processes} processes were launched: this claim takes one. Start the "
+            "program with python; --jobs trains several runs at once"
+        )
     values = {name: getattr(config, name) for name in SHARED} | own
     values |= {"momentum": momentum, "stop": stop}
     run = _Run(config.run_dir, config.resume, values)

@@ -138,6 +138,10 @@ def test_moments_of_a_run():
     record = run(early, late, settings={"epochs": 3})
     assert geometric_complexity.stopped(record) == {"gc": 2.0}
     assert geometric_complexity.after_epochs(record) == {"gc": 1.0}
+    within = [finished({"gc": n}, epoch=3, loss=0.02) for n in (1.0, 2.0)]  # in the last epoch
+    record = run(*within, settings={"epochs": 3})
+    assert geometric_complexity.stopped(record) == {"gc": 1.0}
+    assert geometric_complexity.after_epochs(record) == {"gc": 2.0}
 
 
 def config(tmp_path, **settings):
