@@ -202,6 +202,7 @@ PARTS = (
     Part("benchmarks/results/heads.json", COSTS, _of_table(lambda r: ratio_table(*timed(r)))),
     Part("benchmarks/results/training.json", COSTS, _of_table(_steps)),
     Part("recipes/results/claims/many-classes.json", MANY, _numbers, fenced=False),
+    Part("recipes/results/claims/loss-or-head.json", MANY, _numbers, fenced=False),
     *(
         Part(f"recipes/results/claims/{claim}.json", f"docs/{page}.md", _numbers, fenced=False)
         for claim, page in (
