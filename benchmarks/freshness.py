@@ -107,7 +107,7 @@ RESULTS = (
     _claim("replay", REHEARSAL),
     *(
         _claim(name, "recipes/claims/perceptrons.py", "etf_heads/theory/_regression.py")
-        for name in ("low-rank", "geometric-complexity")
+        for name in ("low-rank", "regression", "geometric-complexity")
     ),
 )
 
