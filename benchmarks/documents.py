@@ -207,6 +207,7 @@ PARTS = (
         Part(f"recipes/results/claims/{claim}.json", f"docs/{page}.md", _numbers, fenced=False)
         for claim, page in (
             ("separation", "studies/separation"),
+            ("multi-label", "studies/label_sets"),
             ("multi-centre", "guides/imbalanced"),
             ("low-rank", "studies/low_rank"),
             ("regression", "studies/regression"),
