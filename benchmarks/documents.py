@@ -208,6 +208,7 @@ PARTS = (
         for claim, page in (
             ("separation", "studies/separation"),
             ("multi-label", "studies/label_sets"),
+            ("random-labels", "studies/random_labels"),
             ("multi-centre", "guides/imbalanced"),
             ("low-rank", "studies/low_rank"),
             ("regression", "studies/regression"),

@@ -100,7 +100,7 @@ RESULTS = (
             *("single-source", "multi-source", "weighting", "dissection", "imbalance"),
             *("correlation", "saliency", "parameter-efficient", "defaults", "ahead"),
             *("losses", "temperature", "long-tail", "alignment", "many-classes"),
-            *("separation", "multi-centre", "multi-label"),
+            *("separation", "multi-centre", "multi-label", "random-labels"),
         ),
     ),
     _claim("loss-or-head"),
