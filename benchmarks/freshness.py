@@ -27,6 +27,7 @@ HEADS = ("etf_heads/geometry", "etf_heads/codes", "etf_heads/orientation", "etf_
 TRAINING = (*HEADS, "etf_heads/losses", "etf_heads/collapse", "recipes/training", "recipes/data")
 
 REHEARSAL = "recipes/rehearsal"
+ADAPTATION = "recipes/adaptation"
 
 
 class Result(NamedTuple):
@@ -109,6 +110,7 @@ RESULTS = (
         _claim(name, "recipes/claims/perceptrons.py", "etf_heads/theory/_regression.py")
         for name in ("low-rank", "regression", "geometric-complexity")
     ),
+    _claim("class-means", ADAPTATION),
 )
 
 

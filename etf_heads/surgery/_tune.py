@@ -57,6 +57,9 @@ def tune_layer(
             part of it; in forward, if the layer has more features than the classifier takes.
 
     Note:
+        Losses of features and head (:mod:`etf_heads.losses`) do not call the classifier, so the
+        connection has no part in them: make logits and take their cross-entropy.
+
         Replace the head first: the connection ends at the classifier that is there. It has no
         parameters and is not in ``state_dict``: to use weights that were tuned with it, call this
         on the model that they were loaded into, too. ``torch.compile`` of torch
