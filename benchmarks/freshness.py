@@ -111,6 +111,8 @@ RESULTS = (
         for name in ("low-rank", "regression", "geometric-complexity")
     ),
     _claim("class-means", ADAPTATION),
+    _claim("layer-tuning", ADAPTATION, "etf_heads/surgery/_tune.py"),
+    _claim("transfer", ADAPTATION),
 )
 
 

@@ -30,6 +30,8 @@ def interval(values: Sequence[float]) -> Interval:
     mean = math.fsum(values) / n
     if n == 1:
         return Interval(mean, None, 1)
+    if len(set(values)) == 1:  # whose mean, rounded, may be beside them
+        return Interval(values[0], 0.0, n)
     spread = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1))
     return Interval(mean, half_width(spread, n), n)
 
@@ -59,4 +61,5 @@ def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float:
     """Spearman's rank correlation; NaN where there are no two different values of each."""
     if len(set(x)) < 2 or len(set(y)) < 2:
         return math.nan
-    return float(stats.spearmanr(x, y).statistic)
+    # Without ties it is a fraction of small numbers, which rounding would put below itself.
+    return round(float(stats.spearmanr(x, y).statistic), 12)

@@ -47,7 +47,7 @@ def overview(results: Sequence[Judged]) -> list[Line]:
                 ),
                 str(_seeds(judged)),
                 str(len(_runs(judged))),
-                f"{sum(r.history[-1].train_seconds for r in _runs(judged)) / 60:.1f}",
+                _minutes(sum(r.history[-1].train_seconds for r in _runs(judged))),
             )
             for judged in results
         ),
@@ -132,6 +132,11 @@ def _decision(criterion: Criterion) -> str:
         few = criterion.interval.n == 1
         return "undecided: " + ("two seeds at least are needed" if few else "too close to decide")
     return f"undecided: {criterion.seeds_needed:,} seeds would decide"
+
+
+def _minutes(seconds: float) -> str:
+    """A dash where no time was taken."""
+    return f"{seconds / 60:.1f}" if seconds else "–"
 
 
 def _runs(judged: Judged) -> list[Record]:

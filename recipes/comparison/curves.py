@@ -34,7 +34,7 @@ def curves_of(histories: Sequence[Sequence[Epoch]]) -> Curves:
     rows = list(zip(*histories, strict=True))
     found = {TEST_ACCURACY: _curve([[e.test.mean_accuracy for e in row] for row in rows])}
     for name in histories[0][0].collapse:
-        found[name] = _curve([[e.collapse[name] for e in row] for row in rows])
+        found[name] = _curve([[e.collapse.get(name) for e in row] for row in rows])
     return Curves([row[0].epoch for row in rows], found)
 
 
