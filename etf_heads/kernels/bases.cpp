@@ -229,8 +229,8 @@ template <class R> struct Group {
   }
 
   void enter(int64_t basis) {
-    const int8_t *const signs = bases.signs + (basis - 1) * n;
-    for (int64_t c = 0; c < n; ++c) flips[c] = basis ? R(signs[c]) : R(root);
+    const int64_t own = (basis - 1) * n;
+    for (int64_t c = 0; c < n; ++c) flips[c] = basis ? R(bases.signs[own + c]) : R(root);
     const int bits = first_bits(basis);
     const auto run = bits == 0   ? first_pass<0, R>
                      : bits == 1 ? first_pass<1, R>
