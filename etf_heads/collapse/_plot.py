@@ -93,9 +93,9 @@ def plot_layers(values: Sequence[float], *, ax: Axes | None = None) -> tuple[Fig
 
     Example:
         >>> from matplotlib.figure import Figure
-        >>> _, ax = plot_layers([8.0, 4.1, 1.9], ax=Figure().subplots())
+        >>> _, ax = plot_layers([8.0, 4.0, 2.0], ax=Figure().subplots())
         >>> [line.get_label() for line in ax.lines]
-        ['fuzziness', 'factor 0.49 a layer, r = -1.000']
+        ['fuzziness', 'factor 0.50 a layer, r = -1.000']
     """
     law = separation_law(values)
     figure, ax = _axes(ax)

@@ -8,6 +8,7 @@ from torch import Tensor
 from etf_heads._labels import Labels, stack_labels
 from etf_heads._precision import at_least_float32
 from etf_heads._tasks import Tasks, TaskSpec
+from etf_heads._tracing import is_symbolic
 from etf_heads.heads._feature_norm import FeatureNorm
 from etf_heads.heads._observing import ObservingHead
 from etf_heads.heads._running_means import unit_rows
@@ -105,6 +106,8 @@ class PrototypeHead(ObservingHead):
 
     def scores(self, features: Tensor) -> Tensor:
         """Inner products with the class vectors: (..., d) -> (..., sum K_t)."""
+        if is_symbolic(features):  # a trace would keep the class vectors as they are now
+            return features @ unit_rows(self.running.means.to(features.dtype)).mT
         return features @ self.frame().to(features.dtype).mT
 
     def frame(self) -> Tensor:

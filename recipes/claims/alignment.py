@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -29,6 +28,7 @@ from recipes.training.result import RunResult
 
 SHARE = 0.5
 """Of the angle, after each epoch; the source has a share and does not say which."""
+TINY = 1e-6
 
 
 def _name(ratio: float, loss: str, *, turned: bool) -> str:
@@ -100,10 +100,8 @@ def _aligned(evidence: Evidence) -> Iterator[Criterion]:
 
 
 def _grown(before: Sequence[Alignment], after: Sequence[Alignment]) -> list[float]:
-    """Exponents less 1.2 times those before; no numbers where all are 0, and nothing has grown."""
-    if not any(found.exponent for found in (*before, *after)):
-        return [math.nan] * len(after)
-    return [b.exponent - 1.2 * a.exponent for a, b in zip(before, after, strict=True)]
+    """Exponents less 1.2 times those before, and a little: one that stays 0 has not grown."""
+    return [b.exponent - 1.2 * a.exponent - TINY for a, b in zip(before, after, strict=True)]
 
 
 def _better(evidence: Evidence) -> Iterator[Criterion]:
