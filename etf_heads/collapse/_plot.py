@@ -92,10 +92,8 @@ def plot_layers(values: Sequence[float], *, ax: Axes | None = None) -> tuple[Fig
         ValueError: as :func:`separation_law`.
 
     Example:
-        >>> from matplotlib.figure import Figure
-        >>> _, ax = plot_layers([8.0, 4.0, 2.0], ax=Figure().subplots())
-        >>> [line.get_label() for line in ax.lines]
-        ['fuzziness', 'factor 0.50 a layer, r = -1.000']
+        >>> fig, ax = plot_layers([8.0, 4.0, 2.0])  # doctest: +SKIP
+        >>> fig.savefig("layers.png")  # doctest: +SKIP
     """
     law = separation_law(values)
     figure, ax = _axes(ax)
