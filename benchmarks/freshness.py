@@ -24,7 +24,8 @@ import tyro
 ROOT = Path(__file__).parent.parent
 
 HEADS = ("etf_heads/geometry", "etf_heads/codes", "etf_heads/orientation", "etf_heads/heads")
-TRAINING = (*HEADS, "etf_heads/losses", "etf_heads/collapse", "recipes/training", "recipes/data")
+LOSSES = ("etf_heads/losses", "etf_heads/kernels")
+TRAINING = (*HEADS, *LOSSES, "etf_heads/collapse", "recipes/training", "recipes/data")
 
 REHEARSAL = "recipes/rehearsal"
 ADAPTATION = "recipes/adaptation"
@@ -76,8 +77,8 @@ def _claim(name: str, *measures: str) -> Result:
 
 RESULTS = (
     _benchmark("collapse", "etf_heads/collapse"),
-    _benchmark("heads", *HEADS, "etf_heads/losses"),
-    _benchmark("many_classes", *HEADS, "etf_heads/losses"),
+    _benchmark("heads", *HEADS, *LOSSES),
+    _benchmark("many_classes", *HEADS, *LOSSES),
     _benchmark("nearest_etf", *HEADS),
     _benchmark("savings", "benchmarks/published.py", "etf_heads/surgery"),
     _benchmark("training", *TRAINING),

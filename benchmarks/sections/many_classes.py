@@ -169,7 +169,12 @@ def _chart(entries: Entries, sizes: Sequence[Size]) -> str:
         for name, values in times.items()
     }
     panel = Panel("Milliseconds a step", [_words(size) for size in sizes], series)
-    return chart([panel], text=lambda v: f"{v:.3g} ms", logarithmic=True, missing="does not fit")
+    return chart(
+        [panel],
+        text=lambda v: f"{milliseconds(v / 1e3)} ms",
+        logarithmic=True,
+        missing="does not fit",
+    )
 
 
 def _by_size(result: Mapping[str, Any]) -> tuple[Entries, list[Size]]:
