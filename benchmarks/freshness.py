@@ -114,6 +114,7 @@ RESULTS = (
     _claim("class-means", ADAPTATION),
     _claim("layer-tuning", ADAPTATION, "etf_heads/surgery/_tune.py"),
     _claim("transfer", ADAPTATION),
+    _claim("variance"),
 )
 
 
