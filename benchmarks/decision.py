@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import nan
 from statistics import fmean
 from typing import Any
 
-from benchmarks.sections.heads import FASTEST, OURS, median, timed
-from benchmarks.sections.many_classes import step_of
+from benchmarks.sections import heads as heads_section
+from benchmarks.sections import many_classes as many_section
 from benchmarks.sections.training import sizes_of, step_table
 from recipes.claims import ahead
 from recipes.claims.claim import Evidence, Judged, Record, last_accuracy, points_ahead
@@ -56,7 +55,7 @@ def decision(*results: Result) -> str:
         (
             MEASURE,
             "ms of head, exact loss and AdamW: 100,000 classes, d = 1,024; a code is learned late",
-            *step_of(many, (256, 1024, 100_000)),
+            *many_section.step_of(many, (256, 1024, 100_000)),
         ),
         (MEASURE, f"ms of a whole training step: {step}", learned, fixed),
         (MEASURE, "two digits an image, accuracy", *_compared(digits, "compound")),
@@ -126,9 +125,8 @@ def _share(savings: Result, architecture: str, name: str, classes: int) -> Line:
 
 
 def _head_step(heads: Result, size: tuple[int, int, int, int], text: str) -> Line:
-    times, _ = timed(heads)
-    learned, fixed = (f"{1e3 * (median(times, size, way) or nan):.3g}" for way in (FASTEST, OURS))
-    return (f"ms of head, loss and AdamW in a step, each at its fastest: {text}", learned, fixed)
+    what = f"ms of head, loss and AdamW in a step, each at its fastest: {text}"
+    return (what, *heads_section.step_of(heads, size))
 
 
 def _compared(summary: Result, head: str) -> Line:

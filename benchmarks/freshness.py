@@ -103,9 +103,9 @@ RESULTS = (
             *("correlation", "saliency", "parameter-efficient", "defaults", "ahead"),
             *("losses", "temperature", "long-tail", "alignment", "many-classes"),
             *("separation", "multi-centre", "multi-label", "random-labels"),
+            *("loss-or-head", "variance"),
         ),
     ),
-    _claim("loss-or-head"),
     _claim("replay", REHEARSAL),
     *(
         _claim(name, "recipes/claims/perceptrons.py", "etf_heads/theory/_regression.py")
@@ -114,7 +114,6 @@ RESULTS = (
     _claim("class-means", ADAPTATION),
     _claim("layer-tuning", ADAPTATION, "etf_heads/surgery/_tune.py"),
     _claim("transfer", ADAPTATION),
-    _claim("variance"),
 )
 
 

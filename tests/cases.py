@@ -346,6 +346,11 @@ def observed(
     return h, dict(zip(tasks, labels, strict=True)) if isinstance(tasks, dict) else labels
 
 
+def part_of(labels, rows):
+    """Some rows of every task's labels."""
+    return {task: column[rows] for task, column in labels.items()}
+
+
 def class_means(h: torch.Tensor, y: torch.Tensor, classes: int) -> torch.Tensor:
     """Means of the features of each class, one class at a time."""
     return torch.stack([h[y == k].mean(0) for k in range(classes)])

@@ -37,6 +37,12 @@ def section(result: Mapping[str, Any]) -> Section:
     )
 
 
+def step_of(result: Mapping[str, Any], size: Size) -> tuple[str, str]:
+    """Milliseconds of the fastest learned head, and of the fixed one."""
+    times, _ = timed(result)
+    return _cell(times.get((size, _fastest(times, size)))), _cell(times.get((size, OURS)))
+
+
 def timed(result: Mapping[str, Any]) -> tuple[Times, list[Size]]:
     """Entries by size and way, and the sizes in order."""
     times = {(_size(entry), entry["method"]): entry for entry in result["steps"]}
@@ -120,19 +126,18 @@ def _reason(entry: Mapping[str, Any]) -> str:
 
 def _fastest(times: Times, size: Size) -> str:
     """The fastest learned head; the plain one where none could be measured."""
-    found = {m: t for m in LEARNED if (t := median(times, size, m)) is not None}
+    found = {m: t for m in LEARNED if (t := _median(times, size, m)) is not None}
     return min(found, key=lambda method: found[method], default=LEARNED[0])
 
 
-def median(times: Times, size: Size, method: str) -> float | None:
-    """Median seconds of a step; of the fastest learned head too."""
+def _median(times: Times, size: Size, method: str) -> float | None:
     if method == FASTEST:
         method = _fastest(times, size)
     return times.get((size, method), {}).get("median_s")
 
 
 def _ratio(times: Times, size: Size, above: str, below: str) -> float | None:
-    high, low = median(times, size, above), median(times, size, below)
+    high, low = _median(times, size, above), _median(times, size, below)
     return high / low if high and low else None
 
 
@@ -150,7 +155,7 @@ def _verdict(times: Times, sizes: Sequence[Size], span: str) -> str:
 
 def _chart(times: Times, sizes: Sequence[Size]) -> str:
     series = {
-        method: [None if (t := median(times, size, method)) is None else 1e3 * t for size in sizes]
+        method: [None if (t := _median(times, size, method)) is None else 1e3 * t for size in sizes]
         for method in (FASTEST, *SHOWN)
     }
     panel = Panel("Milliseconds a step", [_words(size) for size in sizes], series)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import pairwise
 
 import torch
 from accelerate.utils import tqdm
@@ -26,7 +25,7 @@ from recipes.data.images import ImageData, ImageSet
 from recipes.provenance import provenance
 from recipes.storage import json_values
 from recipes.training.augmentation import Augmentation, Standardise
-from recipes.training.backbones import Shape, backbone
+from recipes.training.backbones import backbone
 from recipes.training.heads import HEADS, HeadRequest, is_observing
 from recipes.training.history import Epoch, Scores
 from recipes.training.loss import mean_cross_entropies
@@ -122,7 +121,7 @@ def make_network(run: Pretraining, images: Transfer) -> Network:
     with torch.random.fork_rng():
         torch.manual_seed(run.seed)
         shape = images.source.train.images.shape[1:]
-        body = _backbone(run.backbone)((shape[0], shape[1], shape[2]), run.features, run.width)
+        body = backbone(run.backbone)((shape[0], shape[1], shape[2]), run.features, run.width)
         tasks = images.source.tasks
         request = HeadRequest(
             run.features, tasks, images.source.train.labels, False, 1.0, False, False, None
@@ -131,17 +130,6 @@ def make_network(run: Pretraining, images: Transfer) -> Network:
     standardise = Standardise(images.source.train.images)
     loss = CompoundCrossEntropy(reduction="task")
     return Network(standardise, body, head, loss, tasks).to(images.source.train.images.device)
-
-
-def mlp(image_shape: Shape, features: int, width: int) -> nn.Sequential:
-    """Three hidden layers with ReLU, the last of them the features."""
-    sizes = [math.prod(image_shape), width, width, features]
-    layers = [nn.Sequential(nn.Linear(*pair), nn.ReLU()) for pair in pairwise(sizes)]
-    return nn.Sequential(nn.Flatten(), *layers)
-
-
-def _backbone(name: str) -> Callable[[Shape, int, int], nn.Module]:
-    return mlp if name == "mlp" else backbone(name)
 
 
 def adapted_network(run: Adaptation, images: Transfer) -> Network:

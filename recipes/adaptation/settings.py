@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from recipes.adaptation.images import TRANSFERS
 from recipes.data import DataOptions
+from recipes.records import differences
 from recipes.training.heads import HEADS
 from recipes.training.settings import RunConfig
 
@@ -83,12 +84,7 @@ class Seeded:
 
     def differences(self, saved: Mapping[str, Any]) -> list[str]:
         """Settings in which a saved run differs, as "name: saved -> now"."""
-        mine = self.to_json()
-        return [
-            f"{name}: {saved.get(name)!r} -> {mine.get(name)!r}"
-            for name in mine | dict(saved)
-            if saved.get(name) != mine.get(name)
-        ]
+        return differences(self.to_json(), saved)
 
 
 def _with_effect(values: Mapping[str, Any], left_out: set[str]) -> dict[str, Any]:
@@ -107,7 +103,7 @@ class Pretraining(Seeded):
 
     Attributes:
         images: name of both tasks in ``recipes.adaptation.images.TRANSFERS``.
-        backbone: "mlp", or as in the settings of training.
+        backbone: as in the settings of training.
         width: of the backbone.
         features: size of the features.
         schedule: of the training.

@@ -31,18 +31,16 @@ SHARE = 0.5
 TINY = 1e-6
 
 
-def _name(ratio: float, loss: str, *, turned: bool) -> str:
-    return f"1:{ratio:g}, {loss}" + (", turned" if turned else "")
-
-
 VARIANTS = {
-    _name(ratio, loss, turned=turned): Variant(
-        {"imbalance": ratio, "head": "learned", "loss": loss, "align": SHARE * turned}
+    f"1:{ratio:g}, {loss}{turned}": Variant(
+        {"imbalance": ratio, "head": "learned", "loss": loss, "align": SHARE if turned else 0.0}
     )
     for ratio in RATIOS
     for loss in LOSSES
-    for turned in (False, True)
+    for turned in ("", ", turned")
 }
+PAIRS = [(name, name.removesuffix(", turned")) for name in VARIANTS if name.endswith("turned")]
+"""Variants whose class vectors are turned, each with the one that is like it otherwise."""
 
 
 @dataclass(frozen=True)
@@ -79,24 +77,22 @@ def judge(evidence: Evidence) -> list[Criterion]:
 
 
 def _aligned(evidence: Evidence) -> Iterator[Criterion]:
-    for ratio in RATIOS:
-        for loss in LOSSES:
-            plain, turned = (_name(ratio, loss, turned=turned) for turned in (False, True))
-            before, after = (extras(evidence[name], Alignment) for name in (plain, turned))
-            yield Criterion(
-                f"{turned}: mean cosine of class vectors and class means",
-                [found.cosine for found in after],
-                "at least",
-                0.95,
-                "set beforehand; a pilot had 0.997",
-            )
-            yield Criterion(
-                f"{turned}: smallest error exponent less 1.2 times that of {plain}",
-                _grown(before, after),
-                "at least",
-                0.0,
-                "set beforehand; in a pilot it grew by a third",
-            )
+    for turned, plain in PAIRS:
+        before, after = (extras(evidence[name], Alignment) for name in (plain, turned))
+        yield Criterion(
+            f"{turned}: mean cosine of class vectors and class means",
+            [found.cosine for found in after],
+            "at least",
+            0.95,
+            "set beforehand; a pilot had 0.997",
+        )
+        yield Criterion(
+            f"{turned}: smallest error exponent less 1.2 times that of {plain}",
+            _grown(before, after),
+            "at least",
+            0.0,
+            "set beforehand; in a pilot it grew by a third",
+        )
 
 
 def _grown(before: Sequence[Alignment], after: Sequence[Alignment]) -> list[float]:
@@ -105,16 +101,14 @@ def _grown(before: Sequence[Alignment], after: Sequence[Alignment]) -> list[floa
 
 
 def _better(evidence: Evidence) -> Iterator[Criterion]:
-    for ratio in RATIOS:
-        for loss in LOSSES:
-            plain, turned = (_name(ratio, loss, turned=turned) for turned in (False, True))
-            yield accuracy_ahead(
-                evidence,
-                (turned, plain),
-                "at least",
-                0.5,
-                "the source has consistent gains; a pilot had +0.3 ± 0.4 and +0.2 ± 1.1",
-            )
+    for pair in PAIRS:
+        yield accuracy_ahead(
+            evidence,
+            pair,
+            "at least",
+            0.5,
+            "the source has consistent gains; a pilot had +0.3 ± 0.4 and +0.2 ± 1.1",
+        )
 
 
 def lines(evidence: Evidence) -> list[Line]:

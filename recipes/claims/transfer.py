@@ -45,7 +45,7 @@ def transferred(config: RunConfig, *, labels: str, checkpoint: int) -> RunResult
         **shared,
         output=config.run_dir.with_name(f"pretraining-{labels}-seed{config.seed}"),
         images=labels,
-        backbone="mlp",
+        backbone="mlp3-no-norm",
         width=config.width,
         features=config.features,
         schedule=Schedule(epochs=config.epochs, lr=0.02, weight_decay=5e-3),

@@ -11,6 +11,7 @@ import tyro
 
 from recipes.command import check_each_once
 from recipes.data import DATASETS, DataOptions, check_options
+from recipes.records import differences
 from recipes.training.backbones import backbone
 from recipes.training.heads import HEADS
 from recipes.training.weighting import WEIGHTINGS
@@ -226,14 +227,8 @@ class RunConfig(Settings):
         A setting that the saved run does not have had its default: defaults are what was done
         before there was a choice. One that only the saved run has is a difference.
         """
-        mine = self.to_json()
         defaults = {f.name: _plain(f.default) for f in fields(self) if f.default is not MISSING}
-        past = defaults | saved
-        return [
-            f"{name}: {past.get(name)!r} -> {mine.get(name)!r}"
-            for name in mine | past
-            if name not in _WITHOUT_EFFECT and past.get(name) != mine.get(name)
-        ]
+        return differences(_with_effect(self.to_json()), _with_effect(defaults | saved))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -346,3 +341,7 @@ def _at_least(settings: Settings, **lowest: int) -> None:
 
 _WITHOUT_EFFECT = {"log_with", "output", "checkpoint_every", "resume", "preset", "download", "jobs"}
 """Settings that a resumed run may change: its metrics do not depend on them."""
+
+
+def _with_effect(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in _WITHOUT_EFFECT}

@@ -1,8 +1,5 @@
 """Heads that observe in real gloo processes: what one process would do with all the data."""
 
-from datetime import timedelta
-from pathlib import Path
-
 import pytest
 import safetensors.torch
 import torch
@@ -11,15 +8,11 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from etf_heads import NearestETFHead
-from tests.cases import observed
-from tests.processes import in_processes
+from tests.cases import observed, part_of
+from tests.processes import in_processes, keep
 
 F64 = torch.float64
 TASKS = {"shape": 4, "colour": 3}
-
-
-def part_of(labels, rows):
-    return {task: column[rows] for task, column in labels.items()}
 
 
 def loss_of(logits, labels, reduction):
@@ -99,24 +92,10 @@ def refusals(rank):
     return found
 
 
-def work(rank, folder):
-    distributed.init_process_group(
-        "gloo",
-        init_method=f"file://{folder}/meet",
-        rank=rank,
-        world_size=2,
-        timeout=timedelta(seconds=30),  # one that waits for another fails
-    )
-    safetensors.torch.save_file(all_runs(rank, 2), f"{folder}/{rank}")
-    (Path(folder) / f"{rank}.txt").write_text("\n".join(refusals(rank)))
-    distributed.barrier()
-    distributed.destroy_process_group()
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     place = tmp_path_factory.mktemp("processes")
-    in_processes(work, str(place))
+    in_processes(keep, str(place), all_runs, refusals)
     return place
 
 

@@ -1,22 +1,14 @@
 """Rows of class means in real gloo processes: equal in all, and those of one with all the data."""
 
-from datetime import timedelta
-from pathlib import Path
-
 import pytest
 import safetensors.torch
 import torch
-from torch import distributed
 
 from etf_heads import PrototypeHead
-from tests.cases import observed
-from tests.processes import in_processes
+from tests.cases import observed, part_of
+from tests.processes import in_processes, keep
 
 TASKS = {"shape": 4, "colour": 3}
-
-
-def rows_of(labels, rows):
-    return {task: column[rows] for task, column in labels.items()}
 
 
 def observations(rank, size):
@@ -29,7 +21,7 @@ def observations(rank, size):
             y["shape"][seed] = -100
             cuts = (0, 13, 31) if seed % 2 else (0, 4, 4)
             mine = slice(cuts[rank], cuts[rank + 1]) if size > 1 else slice(0, cuts[-1])
-            head.observe(h[mine], rows_of(y, mine))
+            head.observe(h[mine], part_of(y, mine))
         found |= {f"{dtype}/{name}": value.clone() for name, value in head.state_dict().items()}
     return found
 
@@ -49,24 +41,10 @@ def refusals(rank):
     return found
 
 
-def work(rank, folder):
-    distributed.init_process_group(
-        "gloo",
-        init_method=f"file://{folder}/meet",
-        rank=rank,
-        world_size=2,
-        timeout=timedelta(seconds=30),  # one that waits for another fails
-    )
-    safetensors.torch.save_file(observations(rank, 2), f"{folder}/{rank}")
-    (Path(folder) / f"{rank}.txt").write_text("\n".join(refusals(rank)))
-    distributed.barrier()
-    distributed.destroy_process_group()
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     place = tmp_path_factory.mktemp("processes")
-    in_processes(work, str(place))
+    in_processes(keep, str(place), observations, refusals)
     return place
 
 

@@ -44,7 +44,7 @@ def _spots(monkeypatch):
 def pretraining(tmp_path, **settings):
     start = Pretraining(
         images="spots",
-        backbone="mlp",
+        backbone="mlp3-no-norm",
         width=16,
         features=16,
         schedule=Schedule(epochs=4, lr=0.05, batch_size=15),
