@@ -10,7 +10,8 @@ from benchmarks.sections import heads as heads_section
 from benchmarks.sections import many_classes as many_section
 from benchmarks.sections.training import sizes_of, step_table
 from recipes.claims import ahead
-from recipes.claims.claim import Evidence, Judged, Record, last_accuracy, points_ahead
+from recipes.claims.claim import Judged
+from recipes.claims.record import Evidence, Record, last_accuracy, points_ahead
 from recipes.comparison.summary import Comparison
 from recipes.intervals import interval
 from recipes.pages.tables import Line, points

@@ -4,33 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from recipes.claims.claim import (
-    Claim,
-    Criterion,
-    Evidence,
-    Plan,
-    Record,
-    Settings,
-    Variant,
-    points_ahead,
-)
+from recipes.claims.claim import SMALL_CNN, Claim, Criterion, Plan, Settings, Variant
+from recipes.claims.record import Evidence, Record, differences, last_accuracy, points_ahead
 from recipes.comparison.tuning import best_trial, choice_in_words
 from recipes.intervals import interval
 from recipes.pages.tables import Line, points
 
 BASE = {"feature_norm": None, "measure_every": 1_000}
 """No normalisation, and nothing measured between start and end."""
-
-SMALL = BASE | {
-    "backbone": "cnn",
-    "width": 16,
-    "features": 60,
-    "batch_size": 200,
-    "lr": 1e-2,
-    "weight_decay": 1.0,
-}
-"""A small CNN that ends in a linear projection, on images of half their size: 16 x 16 pixels of
-CIFAR-100, 18 x 18 of two MNIST digits."""
 
 REGIMES: dict[str, Settings] = {
     "few images": {
@@ -65,7 +46,7 @@ REGIMES: dict[str, Settings] = {
     },
 }
 """Images learned by heart; all 100 classes, shifted and mirrored; classes of which the first is 50
-times as frequent as the last; two labels on the same images."""
+times as frequent as the last; two labels on the same images. All images have half their size."""
 
 FULL: dict[str, Settings] = {
     "few images": {"classes": (20,), "train_images": 4_000, "augment": False},
@@ -74,6 +55,7 @@ FULL: dict[str, Settings] = {
     "two tasks": {"data": "multi-mnist-10-10"},
 }
 
+SEEDS = (10, 11, 12, 13, 14)
 LOSSES = ("cross-entropy", "normalized", "ntce", "nonl")
 KINDS = ("learned", "fixed")
 PLAIN = "plain nn.Linear"
@@ -144,12 +126,11 @@ def validated(records: Sequence[Record]) -> float:
 
 def lines(evidence: Evidence) -> list[Line]:
     """Choices of the tuning, and differences from the plain learned head of the same regime."""
-    differences = [
-        [p / 100 for p in points_ahead(own, evidence[f"{name.partition(':')[0]}: {PLAIN}"])]
-        for name, own in evidence.items()
-    ]
+    accuracy = {name: last_accuracy(own) for name, own in evidence.items()}
+    plain = {name: accuracy[f"{name.partition(':')[0]}: {PLAIN}"] for name in evidence}
+    ahead = [differences(accuracy[name], plain[name]) for name in evidence]
     return [
-        ("points ahead of plain", *(points(interval(d)) for d in differences)),
+        ("points ahead of plain", *(points(interval(own)) for own in ahead)),
         ("held-out accuracy of the best trial, %", *map(_held_out, evidence.values())),
         ("chosen settings", *map(_chosen, evidence.values())),
     ]
@@ -179,16 +160,8 @@ CLAIM = Claim(
         "al., 2017); NTCE and NONL (Koromilas et al., “Neural collapse by design”, 2026)."
     ),
     plans={
-        "reduced": Plan(
-            "cifar100", SMALL, _variants(REGIMES), seeds=(10, 11, 12, 13, 14), trials=7
-        ),
-        "full": Plan(
-            "cifar100",
-            BASE,
-            _variants(FULL),
-            seeds=(10, 11, 12, 13, 14),
-            trials=7,
-        ),
+        "reduced": Plan("cifar100", BASE | SMALL_CNN, _variants(REGIMES), SEEDS, trials=7),
+        "full": Plan("cifar100", BASE, _variants(FULL), SEEDS, trials=7),
     },
     judge=judge,
     measures=(),

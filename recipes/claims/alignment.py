@@ -4,24 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from torch.nn import functional as F
 
 from etf_heads.collapse import error_exponent
-from recipes.claims.claim import (
-    Claim,
-    Criterion,
-    Evidence,
-    Plan,
-    Variant,
-    accuracy_ahead,
-    extras,
-)
+from recipes.claims.claim import Claim, Criterion, Plan, Variant, accuracy_ahead
 from recipes.claims.long_tail import LOSSES, RATIOS
 from recipes.claims.long_tail import REDUCED as LONG_TAIL
+from recipes.claims.record import Evidence, examined, extras, row
 from recipes.data.images import ImageData
-from recipes.intervals import interval
-from recipes.pages.tables import Line, measured
+from recipes.pages.tables import Line
 from recipes.training.assignment import class_means
 from recipes.training.network import Network
 from recipes.training.result import RunResult
@@ -78,17 +71,16 @@ def judge(evidence: Evidence) -> list[Criterion]:
 
 def _aligned(evidence: Evidence) -> Iterator[Criterion]:
     for turned, plain in PAIRS:
-        before, after = (extras(evidence[name], Alignment) for name in (plain, turned))
         yield Criterion(
             f"{turned}: mean cosine of class vectors and class means",
-            [found.cosine for found in after],
+            examined(evidence[turned], Alignment, "cosine"),
             "at least",
             0.95,
             "set beforehand; a pilot had 0.997",
         )
         yield Criterion(
             f"{turned}: smallest error exponent less 1.2 times that of {plain}",
-            _grown(before, after),
+            _grown(*(extras(evidence[name], Alignment) for name in (plain, turned))),
             "at least",
             0.0,
             "set beforehand; in a pilot it grew by a third",
@@ -113,16 +105,10 @@ def _better(evidence: Evidence) -> Iterator[Criterion]:
 
 def lines(evidence: Evidence) -> list[Line]:
     """Exponents and cosines of each variant."""
-    found = [extras(own, Alignment) for own in evidence.values()]
+    titles = {"exponent": "smallest error exponent", "cosine": "cosine of class vectors and means"}
     return [
-        (
-            "smallest error exponent",
-            *(measured(interval([one.exponent for one in own])) for own in found),
-        ),
-        (
-            "cosine of class vectors and means",
-            *(measured(interval([one.cosine for one in own])) for own in found),
-        ),
+        row(title, evidence, partial(examined, kind=Alignment, name=name))
+        for name, title in titles.items()
     ]
 
 

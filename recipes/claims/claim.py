@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
+from recipes.claims.record import Evidence, Record, points_ahead
 from recipes.claims.request import Size
-from recipes.comparison.tuning import Trial
 from recipes.data.images import ImageData
 from recipes.intervals import Interval, interval, seeds_needed
 from recipes.pages.page import Figure
+from recipes.pages.tables import Line
 from recipes.provenance import Provenance
-from recipes.records import from_json
 from recipes.training.engine import train
-from recipes.training.history import Epoch
 from recipes.training.network import Network
-from recipes.training.result import Counts, RunResult
+from recipes.training.result import RunResult
 from recipes.training.settings import RunConfig
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
-
-X = TypeVar("X")
 
 Verdict = Literal["met", "not met", "undecided"]
 """Of a criterion: its interval is right of its threshold, wrong of it, or has it within."""
@@ -34,24 +31,6 @@ Relation = Literal["at most", "at least"]
 
 Settings = Mapping[str, Any]
 """Fields of :class:`recipes.training.settings.RunConfig`."""
-
-
-@dataclass(frozen=True)
-class Record:
-    """One finished run."""
-
-    seed: int  # of the run
-    history: list[Epoch]  # as in RunResult, like the next three
-    tasks: dict[str, int]  # number of classes by task name
-    gram: list[list[float]] | None  # cosines between the final class vectors
-    counts: Counts  # sizes of head, model, checkpoint and optimiser state
-    settings: dict[str, Any]  # by the names that they had then
-    extra: Any = None  # JSON values of the claim's own examination, see extras()
-    tuned: tuple[Trial, ...] = ()  # the trials before it, if there were any
-
-
-Evidence = Mapping[str, Sequence[Record]]
-"""The records of each variant, one a seed, seeds in the same order for all."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +50,16 @@ class Variant:
 
 BATCH_NORM: dict[str, Any] = {"feature_norm": "batch"}
 """Fixed heads, and learned-norm, behind batch normalisation: features collapse sooner there."""
+
+SMALL_CNN: dict[str, Any] = {
+    "backbone": "cnn",
+    "width": 16,
+    "features": 60,
+    "batch_size": 200,
+    "lr": 1e-2,
+    "weight_decay": 1.0,
+}
+"""A CNN that ends in a linear projection, for runs of a minute on two CPU cores."""
 
 
 @dataclass(frozen=True)
@@ -192,48 +181,8 @@ class Claim:
     judge: Callable[[Evidence], list[Criterion]]
     measures: tuple[str, ...]
     examine: Callable[[Network, ImageData, RunResult], DataclassInstance] | None = None
-    lines: Callable[[Evidence], list[tuple[str, ...]]] = lambda _: []
+    lines: Callable[[Evidence], list[Line]] = lambda _: []
     figures: Callable[[Evidence], list[Figure]] = lambda _: []
-
-
-def extras(records: Sequence[Record], kind: type[X]) -> list[X]:
-    """What the claim's own examination found of each run.
-
-    Args:
-        records: of the runs.
-        kind: the dataclass that the examination returns.
-    """
-    return [from_json(kind, record.extra) for record in records]
-
-
-def initial(records: Sequence[Record], measure: str) -> list[float]:
-    """A collapse measure before training of each run."""
-    return [_number(record.history[0].collapse[measure]) for record in records]
-
-
-def final(records: Sequence[Record], measure: str) -> list[float]:
-    """A collapse measure at the end of each run."""
-    return [_number(record.history[-1].collapse[measure]) for record in records]
-
-
-def fall(records: Sequence[Record], measure: str) -> list[float]:
-    """A collapse measure at the end, as a share of its value before training."""
-    pairs = zip(final(records, measure), initial(records, measure), strict=True)
-    return [end / start for end, start in pairs]
-
-
-def last_accuracy(
-    records: Sequence[Record], split: Literal["train", "test"] = "test"
-) -> list[float]:
-    """Accuracy at the end of each run, mean over tasks."""
-    ends = [record.history[-1] for record in records]
-    return [(end.test if split == "test" else end.train).mean_accuracy for end in ends]
-
-
-def points_ahead(records: Sequence[Record], others: Sequence[Record]) -> list[float]:
-    """Test accuracy less that of the other variant with the same seed, in percentage points."""
-    pairs = zip(last_accuracy(records), last_accuracy(others), strict=True)
-    return [100 * (mine - theirs) for mine, theirs in pairs]
 
 
 def accuracy_ahead(
@@ -248,7 +197,3 @@ def accuracy_ahead(
     ahead = points_ahead(evidence[name], evidence[other])
     statement = f"test accuracy, {name} less {other}, in points"
     return Criterion(statement, ahead, relation, threshold, why)
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value

@@ -9,16 +9,8 @@ from typing import Any
 from etf_heads.theory import unit_scale
 from recipes.adaptation.runs import adapt
 from recipes.adaptation.settings import Adaptation, Pretraining, Schedule, of_config
-from recipes.claims.claim import (
-    Claim,
-    Criterion,
-    Evidence,
-    Plan,
-    Record,
-    Variant,
-    accuracy_ahead,
-    final,
-)
+from recipes.claims.claim import Claim, Criterion, Plan, Variant, accuracy_ahead
+from recipes.claims.record import Evidence, Record, differences, final, row
 from recipes.intervals import interval
 from recipes.pages.tables import Line, percent, points
 from recipes.training.result import RunResult
@@ -73,10 +65,9 @@ def _out_of_domain(evidence: Evidence) -> Iterator[Criterion]:
         (CLASS_MEANS, "the paper: class means are more accurate out of the domain"),
         (ETF, "ours: whether a fixed head is"),
     ):
-        pairs = zip(shifted(evidence[name]), others, strict=True)
         yield Criterion(
             f"accuracy on images from elsewhere, {name} less {LEARNED}, in points",
-            [100 * (mine - other) for mine, other in pairs],
+            [100 * ahead for ahead in differences(shifted(evidence[name]), others)],
             "at least",
             1.0,
             why,
@@ -97,20 +88,18 @@ def shifted(records: Sequence[Record]) -> list[float]:
 
 def lines(evidence: Evidence) -> list[Line]:
     """Accuracy on the images from elsewhere."""
-    accuracies = {name: shifted(records) for name, records in evidence.items()}
-    first = accuracies[LEARNED]
-    ahead = [
-        points(interval([a - b for a, b in zip(own, first, strict=True)]))
-        for own in accuracies.values()
-    ]
+    learned, *others = map(shifted, evidence.values())
+    ahead = (points(interval(differences(own, learned))) for own in others)
     return [
-        (
-            "accuracy on images from elsewhere",
-            *(percent(interval(own)) for own in accuracies.values()),
-        ),
-        (f"points ahead of {LEARNED} there", "", *ahead[1:]),
+        row("accuracy on images from elsewhere", evidence, shifted, percent),
+        (f"points ahead of {LEARNED} there", "", *ahead),
     ]
 
+
+VARIANTS = {
+    name: Variant(run=partial(fine_tuned, head=settings)) for name, settings in HEADS.items()
+}
+SEEDS = tuple(range(10, 34))
 
 CLAIM = Claim(
     name="class-means",
@@ -129,20 +118,14 @@ CLAIM = Claim(
         "reduced": Plan(
             "multi-digits",
             {"data": "mnist", "width": 16, "features": 64, "epochs": 10},
-            {
-                name: Variant(run=partial(fine_tuned, head=settings))
-                for name, settings in HEADS.items()
-            },
-            seeds=tuple(range(10, 34)),
+            VARIANTS,
+            SEEDS,
         ),
         "full": Plan(
             "multi-digits",
             {"data": "mnist", "width": 64, "features": 128, "epochs": 30},
-            {
-                name: Variant(run=partial(fine_tuned, head=settings))
-                for name, settings in HEADS.items()
-            },
-            seeds=tuple(range(10, 34)),
+            VARIANTS,
+            SEEDS,
         ),
     },
     judge=judge,

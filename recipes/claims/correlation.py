@@ -5,16 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import pairwise
 
-from recipes.claims.claim import (
-    BATCH_NORM,
-    Claim,
-    Criterion,
-    Evidence,
-    Plan,
-    Settings,
-    Variant,
-    extras,
-)
+from recipes.claims.claim import BATCH_NORM, Claim, Criterion, Plan, Settings, Variant
+from recipes.claims.record import Evidence, extras
 from recipes.data import binary_digits_name
 from recipes.data.images import ImageData
 from recipes.pages.page import Figure

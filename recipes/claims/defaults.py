@@ -4,29 +4,22 @@ from __future__ import annotations
 
 from recipes.claims.claim import (
     BATCH_NORM,
+    SMALL_CNN,
     Claim,
     Criterion,
-    Evidence,
     Plan,
     Variant,
     accuracy_ahead,
-    points_ahead,
 )
-from recipes.intervals import interval
+from recipes.claims.record import Evidence, differences, last_accuracy, row
 from recipes.pages.tables import Line, points
 
-REDUCED = {
-    "backbone": "cnn",
-    "width": 16,
-    "features": 60,
+REDUCED = SMALL_CNN | {
     "classes": (20,),
     "train_images": 4_000,
     "test_images": 2_000,
     "augment": False,
     "epochs": 16,
-    "batch_size": 200,
-    "lr": 1e-2,
-    "weight_decay": 1.0,
     "measure_every": 4,
 }
 """Twenty classes of CIFAR-100, and a small CNN that fits 200 images of each."""
@@ -78,9 +71,15 @@ def judge(evidence: Evidence) -> list[Criterion]:
 
 def lines(evidence: Evidence) -> list[Line]:
     """Accuracy of each minus that of the default."""
-    default = evidence[DEFAULT]
-    differences = [[p / 100 for p in points_ahead(own, default)] for own in evidence.values()]
-    return [("points ahead of default", *(points(interval(d)) for d in differences))]
+    default = last_accuracy(evidence[DEFAULT])
+    return [
+        row(
+            "points ahead of default",
+            evidence,
+            lambda own: differences(last_accuracy(own), default),
+            points,
+        )
+    ]
 
 
 CLAIM = Claim(

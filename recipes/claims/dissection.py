@@ -12,16 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recipes.claims.claim import (
-    BATCH_NORM,
-    Claim,
-    Criterion,
-    Evidence,
-    Plan,
-    Record,
-    Variant,
-    extras,
-)
+from recipes.claims.claim import BATCH_NORM, Claim, Criterion, Plan, Variant
+from recipes.claims.record import Evidence, Record, extras
 from recipes.data.images import ImageData, ImageSet
 from recipes.pages.canvas import HeatMap, heat_maps, plain, svg_text
 from recipes.pages.page import Figure

@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from recipes.claims.claim import Claim, Judged, Plan, Record, Variant
+from recipes.claims.claim import Claim, Judged, Plan, Variant
+from recipes.claims.record import Record
 from recipes.claims.request import Request
 from recipes.comparison.tuning import Tuned, tune
 from recipes.data import DATASETS, load_data

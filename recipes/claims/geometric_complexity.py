@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import chain
 
 import torch
 from scipy.stats import spearmanr
@@ -13,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from etf_heads.collapse import SingleTaskCollapse, geometric_complexity
-from recipes.claims.claim import Claim, Criterion, Evidence, Plan, Record, Settings, Variant
+from recipes.claims.claim import Claim, Criterion, Plan, Settings, Variant
 from recipes.claims.perceptrons import Perceptron, Problem, Samples, digits, learn, perceptron
-from recipes.intervals import interval
-from recipes.pages.tables import Line, measured
+from recipes.claims.record import Evidence, Record, number, quotients, row
+from recipes.pages.tables import Line
 
 CLASSES, FEATURES = 10, 64
 Measures = Mapping[str, float | None]
@@ -127,12 +126,12 @@ def _trends(evidence: Evidence) -> Iterator[Criterion]:
 
 def _penalised(evidence: Evidence) -> Criterion:
     plain, penalised = (
-        [_number(stopped(record), "cdnv") for record in evidence[name]]
+        _numbers(evidence[name], moment=stopped, name="cdnv")
         for name in (PLAIN, f"penalty {PENALTIES[-1]:g}")
     )
     return Criterion(
         "CDNV with the strongest penalty over that without, at one training loss",
-        [own / other for own, other in zip(penalised, plain, strict=True)],
+        quotients(penalised, plain),
         "at most",
         0.9,
         "a tenth less; seen in runs before, at the strongest penalty only",
@@ -141,14 +140,14 @@ def _penalised(evidence: Evidence) -> Criterion:
 
 def stopped(record: Record) -> Measures:
     """The measures at the training loss of the comparison; none if it was not reached."""
-    rows = (row.collapse for row in record.history[1:] if row.train.loss <= STOP)
-    return next(rows, {})
+    measures = (epoch.collapse for epoch in record.history[1:] if epoch.train.loss <= STOP)
+    return next(measures, {})
 
 
 def after_epochs(record: Record) -> Measures:
     """The measures after as many epochs as the plan says."""
     epochs = record.settings["epochs"]
-    return next(row.collapse for row in reversed(record.history) if row.epoch == epochs)
+    return next(own.collapse for own in reversed(record.history) if own.epoch == epochs)
 
 
 def correlations(
@@ -158,18 +157,17 @@ def correlations(
     moment: Callable[[Record], Measures],
 ) -> list[float]:
     """Spearman's of geometric complexity and another measure over variants, one a seed."""
-    rows = [[moment(record) for record in evidence[name]] for name in names]
-    found = []
-    for seed in zip(*rows, strict=True):
-        both = [[_number(row, name) for row in seed] for name in ("gc", measure)]
-        whole = all(map(math.isfinite, chain(*both)))
-        found.append(float(spearmanr(*both)[0]) if whole else math.nan)
-    return found
+    complexities, others = (
+        zip(*(_numbers(evidence[name], moment=moment, name=own) for name in names), strict=True)
+        for own in ("gc", measure)
+    )
+    return [float(spearmanr(x, y).statistic) for x, y in zip(complexities, others, strict=True)]
 
 
-def _number(row: Measures, name: str) -> float:
-    value = row.get(name)
-    return math.nan if value is None else value
+def _numbers(
+    records: Sequence[Record], *, moment: Callable[[Record], Measures], name: str
+) -> list[float]:
+    return [number(moment(record).get(name)) for record in records]
 
 
 TITLES = {
@@ -184,24 +182,17 @@ def lines(evidence: Evidence) -> list[Line]:
     """The measures of every variant at both moments, and the epochs to the first."""
     return [
         *(
-            (f"{title}, {when}", *(_cell(own, moment, name) for own in evidence.values()))
+            row(f"{title}, {when}", evidence, partial(_numbers, moment=moment, name=name))
             for when, moment in MOMENTS.items()
             for name, title in TITLES.items()
         ),
-        (
-            "epochs to it",
-            *(measured(interval(list(map(_epochs, own)))) for own in evidence.values()),
-        ),
+        row("epochs to it", evidence, lambda own: list(map(_epochs, own))),
     ]
 
 
-def _cell(records: Sequence[Record], moment: Callable[[Record], Measures], name: str) -> str:
-    return measured(interval([_number(moment(record), name) for record in records]))
-
-
 def _epochs(record: Record) -> float:
-    rows = (float(row.epoch) for row in record.history[1:] if row.train.loss <= STOP)
-    return next(rows, math.nan)
+    reached = (float(own.epoch) for own in record.history[1:] if own.train.loss <= STOP)
+    return next(reached, math.nan)
 
 
 CLAIM = Claim(

@@ -10,16 +10,8 @@ from torch import Tensor
 
 from etf_heads import CorrelatedETFHead
 from etf_heads.geometry import simplex_gram
-from recipes.claims.claim import (
-    BATCH_NORM,
-    Claim,
-    Criterion,
-    Evidence,
-    Plan,
-    Record,
-    Variant,
-    extras,
-)
+from recipes.claims.claim import BATCH_NORM, Claim, Criterion, Plan, Variant
+from recipes.claims.record import Evidence, Record, extras
 from recipes.claims.single_source import collapse
 from recipes.comparison.figures import gram_pictures
 from recipes.data.images import ImageData

@@ -7,18 +7,10 @@ from functools import partial
 
 from recipes.adaptation.runs import adapt
 from recipes.adaptation.settings import ALL, HEAD, Adaptation, Pretraining, Schedule, of_config
-from recipes.claims.claim import (
-    Claim,
-    Criterion,
-    Evidence,
-    Plan,
-    Record,
-    Variant,
-    final,
-    last_accuracy,
-)
-from recipes.intervals import interval, rank_correlation
-from recipes.pages.tables import Line, measured, percent
+from recipes.claims.claim import Claim, Criterion, Plan, Variant
+from recipes.claims.record import Evidence, differences, final, last_accuracy, row
+from recipes.intervals import rank_correlation
+from recipes.pages.tables import Line, percent
 from recipes.training.result import RunResult
 from recipes.training.settings import RunConfig
 
@@ -119,26 +111,17 @@ def best_block(evidence: Evidence, suffix: str = "") -> list[float]:
 
 
 def _points(mine: Sequence[float], others: Sequence[float]) -> list[float]:
-    return [100 * (a - b) for a, b in zip(mine, others, strict=True)]
+    return [100 * ahead for ahead in differences(mine, others)]
 
 
 def lines(evidence: Evidence) -> list[Line]:
     """Share of the backbone that is tuned, and NC1 and accuracy afterwards."""
+    shares = (final(own, "tuned_share")[0] for own in evidence.values())
     return [
-        ("share of the backbone", *(_share(own) for own in evidence.values())),
-        (
-            "NC1 on the training images",
-            *(measured(interval(final(own, "nc1"))) for own in evidence.values()),
-        ),
-        (
-            "accuracy held out",
-            *(percent(interval(final(own, "held_out"))) for own in evidence.values()),
-        ),
+        ("share of the backbone", *(f"{share:.1%}" for share in shares)),
+        row("NC1 on the training images", evidence, partial(final, measure="nc1")),
+        row("accuracy held out", evidence, partial(final, measure="held_out"), percent),
     ]
-
-
-def _share(records: Sequence[Record]) -> str:
-    return f"{final(records, 'tuned_share')[0]:.1%}"
 
 
 CLAIM = Claim(

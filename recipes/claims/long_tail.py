@@ -6,25 +6,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from recipes.claims.claim import Claim, Criterion, Evidence, Plan, Variant, extras, points_ahead
+from recipes.claims.claim import SMALL_CNN, Claim, Criterion, Plan, Variant
+from recipes.claims.record import Evidence, Record, extras, points_ahead
 from recipes.data.images import ImageData
 from recipes.pages.tables import Line
 from recipes.training.loss import class_counts
 from recipes.training.network import Network, evaluate
 from recipes.training.result import RunResult
 
-REDUCED = {
-    "backbone": "cnn",
+REDUCED = SMALL_CNN | {
     "image_size": 16,
-    "width": 16,
-    "features": 60,
     "classes": (20,),
     "test_images": 2_000,
     "augment": True,
     "epochs": 12,
-    "batch_size": 200,
-    "lr": 1e-2,
-    "weight_decay": 1.0,
     "measure_every": 12,
 }
 """Twenty classes of CIFAR-100 at half their size, 500 images of the first."""
@@ -104,17 +99,16 @@ def _kept_up(evidence: Evidence) -> Iterator[Criterion]:
 
 def lines(evidence: Evidence) -> list[Line]:
     """Accuracy by training images of the class, means over seeds."""
-    found = {name: extras(own, Shots) for name, own in evidence.items()}
-    rows = (
-        (f"many: over {MANY}", [[s.many for s in own] for own in found.values()]),
-        (f"medium: {FEW} to {MANY}", [[s.medium for s in own] for own in found.values()]),
-        (f"few: under {FEW}", [[s.few for s in own] for own in found.values()]),
-    )
-    return [(f"test accuracy, {title}", *map(_percent, row)) for title, row in rows]
+    ranges = {"many": f"over {MANY}", "medium": f"{FEW} to {MANY}", "few": f"under {FEW}"}
+    return [
+        (f"test accuracy, {name}: {images}", *(_percent(own, name) for own in evidence.values()))
+        for name, images in ranges.items()
+    ]
 
 
-def _percent(values: Sequence[float | None]) -> str:
-    known = [value for value in values if value is not None]
+def _percent(records: Sequence[Record], name: str) -> str:
+    shots = (getattr(found, name) for found in extras(records, Shots))
+    known = [value for value in shots if value is not None]
     return f"{fmean(known):.1%}" if known else "-"
 
 

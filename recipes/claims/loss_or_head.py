@@ -4,17 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from recipes.claims.claim import (
-    Claim,
-    Criterion,
-    Evidence,
-    Plan,
-    Record,
-    Settings,
-    Variant,
-    accuracy_ahead,
-    points_ahead,
-)
+from recipes.claims.claim import Claim, Criterion, Plan, Settings, Variant, accuracy_ahead
+from recipes.claims.record import Evidence, Record, points_ahead
 from recipes.intervals import interval
 from recipes.pages.tables import Line, points
 

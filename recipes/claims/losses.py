@@ -8,17 +8,8 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 
 from etf_heads.theory import CrossEntropy, batch_norm_scale
-from recipes.claims.claim import (
-    BATCH_NORM,
-    Claim,
-    Criterion,
-    Evidence,
-    Plan,
-    Variant,
-    extras,
-    fall,
-    last_accuracy,
-)
+from recipes.claims.claim import BATCH_NORM, Claim, Criterion, Plan, Variant
+from recipes.claims.record import Evidence, examined, fall, last_accuracy
 from recipes.claims.single_source import collapse
 from recipes.data.images import ImageData
 from recipes.pages.tables import Line
@@ -110,7 +101,7 @@ def _gaps(evidence: Evidence) -> Iterator[Criterion]:
         for loss, gap in GAPS.items():
             yield Criterion(
                 f"{head}, {loss}: distance of the logit gap from {gap:.4g}",
-                [abs(found.gap - gap) for found in extras(evidence[f"{head}, {loss}"], Gap)],
+                [abs(own - gap) for own in examined(evidence[f"{head}, {loss}"], Gap, "gap")],
                 "at most",
                 CLOSE[loss],
                 "a twentieth of the gap, rounded: regularisation takes some of it",
@@ -132,8 +123,7 @@ def _matched(evidence: Evidence) -> Iterator[Criterion]:
 
 def lines(evidence: Evidence) -> list[Line]:
     """The mean logit gap of each variant."""
-    gaps = (extras(own, Gap) for own in evidence.values())
-    means = (fmean(found.gap for found in own) for own in gaps)
+    means = (fmean(examined(own, Gap, "gap")) for own in evidence.values())
     return [("logit gap", *(f"{mean:.3g}" if math.isfinite(mean) else "-" for mean in means))]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import pairwise
 from statistics import fmean
@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from etf_heads.collapse import LayerwiseCollapse, SingleTaskCollapse
-from recipes.claims.claim import Claim, Criterion, Evidence, Plan, Variant, final, last_accuracy
+from recipes.claims.claim import Claim, Criterion, Plan, Variant
 from recipes.claims.perceptrons import Perceptron, Problem, Samples, digits, learn, perceptron
+from recipes.claims.record import Evidence, Record, differences, final, last_accuracy
 from recipes.intervals import interval
 from recipes.pages.tables import Line, measured
 
@@ -107,7 +108,7 @@ def _ranks(evidence: Evidence) -> Iterator[Criterion]:
             GRAPH,
         )
     falls = [
-        [a - b for a, b in zip(*(final(evidence[n], rank) for n in (DEEP, DECAYED)), strict=True)]
+        differences(final(evidence[DEEP], rank), final(evidence[DECAYED], rank))
         for rank in ("rank 2", "rank 3")
     ]
     yield Criterion(
@@ -132,17 +133,17 @@ def _spread(evidence: Evidence) -> Iterator[Criterion]:
 
 def lines(evidence: Evidence) -> list[Line]:
     """Mean rank before each layer, and NC1."""
-    found: list[Line] = []
-    for name in ("rank 2", "rank 3", "rank 4", "nc1_ratio"):
-        title = (
-            "NC1 before the last layer" if name == "nc1_ratio" else f"rank before layer {name[5:]}"
-        )
-        cells = []
-        for own in evidence.values():
-            has = name in own[0].history[-1].collapse
-            cells.append(measured(interval(final(own, name))) if has else "")
-        found.append((title, *cells))
-    return found
+    titles = {f"rank {layer}": f"rank before layer {layer}" for layer in (2, 3, 4)}
+    titles["nc1_ratio"] = "NC1 before the last layer"
+    return [
+        (title, *(_cell(own, name) for own in evidence.values())) for name, title in titles.items()
+    ]
+
+
+def _cell(records: Sequence[Record], name: str) -> str:
+    """Empty where there is no such layer."""
+    known = name in records[0].history[-1].collapse
+    return measured(interval(final(records, name))) if known else ""
 
 
 CLAIM = Claim(

@@ -4,20 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from statistics import fmean
 
-from recipes.claims.claim import (
-    BATCH_NORM,
-    Claim,
-    Criterion,
-    Evidence,
-    Plan,
-    Variant,
-    extras,
-    fall,
-    final,
-)
+from recipes.claims.claim import BATCH_NORM, Claim, Criterion, Plan, Variant
+from recipes.claims.record import Evidence, differences, examined, fall, final
 from recipes.data.images import ImageData
-from recipes.intervals import interval
 from recipes.pages.tables import Line
 from recipes.training.measure import exact_sets
 from recipes.training.network import Network, evaluate
@@ -50,6 +41,9 @@ class Exact:
 
     one: float
     two: float
+
+
+SIZES = {"one": "one label", "two": "two labels"}
 
 
 def examine(network: Network, data: ImageData, result: RunResult) -> Exact:  # noqa: ARG001
@@ -94,14 +88,11 @@ def _collapsed(evidence: Evidence) -> Iterator[Criterion]:
 
 
 def _accurate(evidence: Evidence) -> Iterator[Criterion]:
-    pairs = [*zip(extras(evidence[FIXED], Exact), extras(evidence[LEARNED], Exact), strict=True)]
-    for title, found in (
-        ("one label", [100 * (mine.one - theirs.one) for mine, theirs in pairs]),
-        ("two labels", [100 * (mine.two - theirs.two) for mine, theirs in pairs]),
-    ):
+    for name, title in SIZES.items():
+        fixed, learned = (examined(evidence[kind], Exact, name) for kind in (FIXED, LEARNED))
         yield Criterion(
             f"{title}: share of exact sets, fixed less learned, in points",
-            found,
+            [100 * ahead for ahead in differences(fixed, learned)],
             "at least",
             -1.0,
             "twice what an accuracy near 98% of 850 images is known to (one standard error)",
@@ -109,10 +100,9 @@ def _accurate(evidence: Evidence) -> Iterator[Criterion]:
 
 
 def _more_dimensions(evidence: Evidence) -> Criterion:
-    pairs = zip(_nc_m(evidence, IN_MORE), _nc_m(evidence, FIXED), strict=True)
     return Criterion(
         f"NC_m of pairs, d = {WIDE} less d = {CLASSES}, fixed",
-        [wide - narrow for wide, narrow in pairs],
+        differences(_nc_m(evidence, IN_MORE), _nc_m(evidence, FIXED)),
         "at least",
         0.1,
         "ours: where no class vector is, the size of a set hides; so keep d = K",
@@ -125,15 +115,14 @@ def _nc_m(evidence: Evidence, name: str) -> list[float]:
 
 def lines(evidence: Evidence) -> list[Line]:
     """Exact sets by their size, and what pairs have of the average of their labels' means."""
-    found = [extras(own, Exact) for own in evidence.values()]
-    scales = [interval(final(own, "tag_scale/2")).mean for own in evidence.values()]
+    scales = (fmean(final(own, "tag_scale/2")) for own in evidence.values())
     return [
         *(
-            (f"exact sets of {title}", *(f"{interval(own).mean:.1%}" for own in columns))
-            for title, columns in (
-                ("one label", [[one.one for one in runs] for runs in found]),
-                ("two labels", [[one.two for one in runs] for runs in found]),
+            (
+                f"exact sets of {title}",
+                *(f"{fmean(examined(own, Exact, name)):.1%}" for own in evidence.values()),
             )
+            for name, title in SIZES.items()
         ),
         ("C_2, pairs over the average of their labels", *(f"{scale:.3g}" for scale in scales)),
     ]

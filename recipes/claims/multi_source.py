@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from recipes.claims.claim import (
     BATCH_NORM,
+    SMALL_CNN,
     Claim,
     Criterion,
-    Evidence,
     Plan,
     Variant,
     accuracy_ahead,
-    fall,
-    final,
 )
+from recipes.claims.record import Evidence, fall, final
 
-REDUCED = {
-    "backbone": "cnn",
-    "width": 16,
+REDUCED = SMALL_CNN | {
     "features": 50,
     "classes": (5, 5, 5, 5, 5),
     "train_images": 5_000,
@@ -24,8 +21,6 @@ REDUCED = {
     "augment": False,
     "epochs": 24,
     "batch_size": 250,
-    "lr": 1e-2,
-    "weight_decay": 1.0,
 }
 """Five classes of each fifth of CIFAR-100, and a small CNN that fits them: no augmentation. All
 training images are right after about 14 epochs; the others are the terminal phase."""

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
+from statistics import fmean
 
-from recipes.claims.claim import (
-    BATCH_NORM,
-    Claim,
-    Criterion,
-    Evidence,
-    Plan,
-    Record,
-    Variant,
-    accuracy_ahead,
-)
+from recipes.claims.claim import BATCH_NORM, Claim, Criterion, Plan, Variant, accuracy_ahead
+from recipes.claims.record import Evidence, quotients
 from recipes.claims.single_source import REDUCED
 from recipes.conversion.swap import swapped
-from recipes.intervals import interval
 from recipes.pages.tables import Line, bytes_in_words
 from recipes.training.engine import train
 from recipes.training.result import RunResult
@@ -48,21 +39,16 @@ FIXED = ("compound", "compound-hadamard", "fixed midway")
 
 def judge(evidence: Evidence) -> list[Criterion]:
     """No accuracy lost to the plain learned head, and no head parameters that are trained."""
-    accuracy = [
-        accuracy_ahead(
-            evidence,
-            (name, "learned"),
-            "at least",
-            -0.2,
-            "within 0.2 points of the plain learned head or better, after as many epochs",
-        )
-        for name in FIXED
-    ]
+    why = "within 0.2 points of the plain learned head or better, after as many epochs"
+    compound, learned = (
+        [record.counts.optimizer_state_bytes for record in evidence[name]]
+        for name in ("compound", "learned")
+    )
     return [
-        *accuracy,
+        *(accuracy_ahead(evidence, (name, "learned"), "at least", -0.2, why) for name in FIXED),
         Criterion(
             "optimiser state of compound, as a share of learned's",
-            _state_shares(evidence),
+            quotients(compound, learned),
             "at most",
             0.999,
             "less by more than rounding: the head's share of this small network",
@@ -70,28 +56,16 @@ def judge(evidence: Evidence) -> list[Criterion]:
     ]
 
 
-def _state_shares(evidence: Evidence) -> list[float]:
-    pairs = zip(evidence["compound"], evidence["learned"], strict=True)
-    return [
-        mine.counts.optimizer_state_bytes / theirs.counts.optimizer_state_bytes
-        for mine, theirs in pairs
-    ]
-
-
 def lines(evidence: Evidence) -> list[Line]:
     """Costs of each variant."""
-    records = evidence.values()
-    first = [own[0].counts for own in records]
+    seconds = ([record.history[-1].train_seconds for record in own] for own in evidence.values())
+    first = [own[0].counts for own in evidence.values()]
     return [
-        ("seconds of training", *(f"{_seconds(own):.0f}" for own in records)),
+        ("seconds of training", *(f"{fmean(own):.0f}" for own in seconds)),
         ("head parameters", *(f"{counts.head_parameters:,}" for counts in first)),
         ("optimiser state", *(bytes_in_words(counts.optimizer_state_bytes) for counts in first)),
         ("checkpoint", *(bytes_in_words(counts.checkpoint_bytes) for counts in first)),
     ]
-
-
-def _seconds(records: Sequence[Record]) -> float:
-    return interval([record.history[-1].train_seconds for record in records]).mean
 
 
 CLAIM = Claim(

@@ -13,13 +13,13 @@ from etf_heads.codes import GramCode
 from etf_heads.collapse import RegressionCollapse
 from etf_heads.heads import FixedHead, FixedRegressionHead
 from etf_heads.theory import regression_gram
-from recipes.claims.claim import Claim, Criterion, Evidence, Plan, Settings, Variant, final
+from recipes.claims.claim import Claim, Criterion, Plan, Settings, Variant
 from recipes.claims.perceptrons import Perceptron, Problem, Samples, learn, perceptron
+from recipes.claims.record import Evidence, differences, final, row
 from recipes.data import load_data
 from recipes.data.images import ImageSet
 from recipes.data.options import DataOptions
-from recipes.intervals import interval
-from recipes.pages.tables import Line, measured
+from recipes.pages.tables import Line
 
 DECAY = 1e-3
 """Weight decay, which both λ's of the theory stand for."""
@@ -122,9 +122,9 @@ def _diabetes() -> tuple[Tensor, Tensor, Tensor]:
 
     table, progression = load_diabetes(return_X_y=True, scaled=False)
     columns = torch.from_numpy(table).float()  # age sex bmi bp s1 s2 s3 s4 s5 s6
-    told = [2, 3, 8]
-    targets = torch.cat([torch.from_numpy(progression).float()[:, None], columns[:, told]], dim=1)
-    others = [i for i in range(columns.shape[1]) if i not in told]
+    asked = [2, 3, 8]
+    targets = torch.cat([torch.from_numpy(progression).float()[:, None], columns[:, asked]], dim=1)
+    others = [i for i in range(columns.shape[1]) if i not in asked]
     return columns[:, others], targets, torch.arange(len(columns)) % 3 != 2
 
 
@@ -188,8 +188,7 @@ def _angles(evidence: Evidence) -> Criterion:
 
 def _less(evidence: Evidence, data: str, head: str, other: str, measure: str) -> list[float]:
     """A measure of one head less that of another, seed by seed."""
-    mine, theirs = (final(evidence[_name(data, name)], measure) for name in (head, other))
-    return [a - b for a, b in zip(mine, theirs, strict=True)]
+    return differences(*(final(evidence[_name(data, name)], measure) for name in (head, other)))
 
 
 TITLES = {
@@ -202,10 +201,7 @@ TITLES = {
 
 def lines(evidence: Evidence) -> list[Line]:
     """Means of the measures."""
-    return [
-        (title, *(measured(interval(final(own, name))) for own in evidence.values()))
-        for name, title in TITLES.items()
-    ]
+    return [row(title, evidence, partial(final, measure=name)) for name, title in TITLES.items()]
 
 
 CLAIM = Claim(

@@ -5,17 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
-from recipes.claims.claim import (
-    Claim,
-    Criterion,
-    Evidence,
-    Plan,
-    Relation,
-    Settings,
-    Variant,
-    accuracy_ahead,
-    final,
-)
+from recipes.claims.claim import Claim, Criterion, Plan, Relation, Settings, Variant, accuracy_ahead
+from recipes.claims.record import Evidence, differences, final
 from recipes.pages.page import Figure
 from recipes.pages.tables import Line, measured, points
 from recipes.rehearsal.report import CAPTION, buffer_curves
@@ -117,7 +108,7 @@ def judge(evidence: Evidence) -> list[Criterion]:
         ),
         Criterion(
             "learned: deep forgetting without a buffer less that with 0.5%",
-            [without - anchored for without, anchored in zip(*deep, strict=True)],
+            differences(*deep),
             "at least",
             0.15,
             ASYMMETRY,

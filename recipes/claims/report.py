@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from recipes.claims.claim import Claim, Criterion, Evidence, Judged, Record, final, last_accuracy
+from recipes.claims.claim import Claim, Criterion, Judged
 from recipes.claims.evidence import seeds_of
+from recipes.claims.record import Evidence, Record, final, last_accuracy
 from recipes.comparison.curves import curves_of
 from recipes.comparison.figures import collapse_curves
 from recipes.comparison.report import MEASURES

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from recipes.claims.claim import BATCH_NORM, Claim, Criterion, Evidence, Plan, Variant, extras
+from recipes.claims.claim import BATCH_NORM, Claim, Criterion, Plan, Variant
+from recipes.claims.record import Evidence, differences, examined, extras
 from recipes.data.images import ImageData
 from recipes.pages.canvas import new_figure, plain, svg_text
 from recipes.pages.page import Figure
@@ -165,9 +167,8 @@ class Saliency:
     maps: list[list[list[list[float]]]]  # of each task on these images, (T, n, H, W)
 
 
-def examine(network: Network, data: ImageData, result: RunResult) -> Saliency:
+def examine(network: Network, data: ImageData, result: RunResult) -> Saliency:  # noqa: ARG001
     """Overlap of both tasks' maps on test images, and images and maps to look at."""
-    del result
     chosen = torch.linspace(0, len(data.test) - 1, min(EXAMINED, len(data.test))).long()
     images, labels = data.test.images[chosen], data.test.labels[chosen]
     maps = saliency_maps(network, images, labels)
@@ -186,29 +187,28 @@ def _name(head: str, share: float) -> str:
     return f"{head}, {share:g}"
 
 
-def _variants() -> dict[str, Variant]:
-    return {
-        _name(head, share): Variant({"head": head, "agreement": share}, train_if_maps_can_be_made)
-        for share in SHARES
-        for head in HEADS
-    }
+VARIANTS = {
+    _name(head, share): Variant({"head": head, "agreement": share}, train_if_maps_can_be_made)
+    for share in SHARES
+    for head in HEADS
+}
 
 
 def judge(evidence: Evidence) -> list[Criterion]:
     """With either head, tasks look at more of the same image the more their labels agree."""
     found = []
     for head in HEADS:
-        overlaps = [_overlaps(evidence, head, share) for share in SHARES]
+        overlaps = [examined(evidence[_name(head, share)], Saliency, "overlap") for share in SHARES]
         found.append(
             Criterion(
                 f"{head}: overlap at agreement {SHARES[-1]:g} less that at {SHARES[0]:g}",
-                [b - a for a, b in zip(overlaps[0], overlaps[-1], strict=True)],
+                differences(overlaps[-1], overlaps[0]),
                 "at least",
                 RISE,
                 "one part in twenty of what a task looks at; the overlap lies between 0 and 1",
             )
         )
-        steps = [[b - a for a, b in zip(*pair, strict=True)] for pair in pairwise(overlaps)]
+        steps = [differences(after, before) for before, after in pairwise(overlaps)]
         found.append(
             Criterion(
                 f"{head}: smallest step of the overlap from one agreement to the next",
@@ -221,22 +221,13 @@ def judge(evidence: Evidence) -> list[Criterion]:
     return found
 
 
-def _overlaps(evidence: Evidence, head: str, share: float) -> list[float]:
-    return [found.overlap for found in extras(evidence[_name(head, share)], Saliency)]
-
-
 def lines(evidence: Evidence) -> list[tuple[str, ...]]:
     """Overlaps, and how many maps were empty."""
-    found = [extras(records, Saliency) for records in evidence.values()]
+    overlaps = (fmean(examined(own, Saliency, "overlap")) for own in evidence.values())
+    empty = (sum(examined(own, Saliency, "empty")) for own in evidence.values())
     return [
-        (
-            "overlap of the tasks' saliency maps",
-            *(f"{sum(e.overlap for e in own) / len(own):.3f}" for own in found),
-        ),
-        (
-            "images with an empty map, left out",
-            *(str(sum(e.empty for e in own)) for own in found),
-        ),
+        ("overlap of the tasks' saliency maps", *(f"{mean:.3f}" for mean in overlaps)),
+        ("images with an empty map, left out", *map(str, empty)),
     ]
 
 
@@ -275,8 +266,8 @@ CLAIM = Claim(
         "set share of the training images."
     ),
     plans={
-        "reduced": Plan("multi-mnist-10-10", BATCH_NORM | REDUCED, _variants(), seeds=(0, 1)),
-        "full": Plan("multi-mnist-10-10", BATCH_NORM, _variants()),
+        "reduced": Plan("multi-mnist-10-10", BATCH_NORM | REDUCED, VARIANTS, seeds=(0, 1)),
+        "full": Plan("multi-mnist-10-10", BATCH_NORM, VARIANTS),
     },
     judge=judge,
     measures=("s_nc1_ratio", "s_nc3", "s_nc5"),

@@ -18,7 +18,8 @@ from etf_heads.collapse import (
     separation_fuzziness,
     separation_law,
 )
-from recipes.claims.claim import Claim, Criterion, Evidence, Plan, Record, Variant, extras
+from recipes.claims.claim import Claim, Criterion, Plan, Variant
+from recipes.claims.record import Evidence, Record, extras
 from recipes.data import DataOptions, load_data
 from recipes.data.images import ImageData, ImageSet
 from recipes.pages.canvas import new_figure, svg_text

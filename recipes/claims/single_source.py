@@ -4,30 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from recipes.claims.claim import (
-    BATCH_NORM,
-    Claim,
-    Criterion,
-    Evidence,
-    Plan,
-    Record,
-    Variant,
-    fall,
-    final,
-    points_ahead,
-)
+from recipes.claims.claim import BATCH_NORM, SMALL_CNN, Claim, Criterion, Plan, Variant
+from recipes.claims.record import Evidence, Record, fall, final, points_ahead
 
-REDUCED = {
-    "backbone": "cnn",
+REDUCED = SMALL_CNN | {
     "width": 12,
-    "features": 60,
     "train_images": 6_000,
     "test_images": 2_000,
     "augment": False,
     "epochs": 18,
     "batch_size": 250,
-    "lr": 1e-2,
-    "weight_decay": 1.0,
 }
 """A small CNN on two MNIST digits an image: under a minute a run on two CPU cores. Without
 augmentation all training images are right after half of the epochs, and the rest are the terminal

@@ -9,24 +9,20 @@ from statistics import fmean
 import torch
 
 from etf_heads.theory import sphere_optimum, unit_scale
-from recipes.claims.claim import Claim, Criterion, Evidence, Plan, Record, Variant, accuracy_ahead
+from recipes.claims.claim import SMALL_CNN, Claim, Criterion, Plan, Variant, accuracy_ahead
+from recipes.claims.record import Evidence, Record, differences
 from recipes.pages.tables import Line
 
 CLASSES = 20
 
-REDUCED = {
-    "backbone": "cnn",
+REDUCED = SMALL_CNN | {
     "image_size": 16,
-    "width": 16,
     "classes": (CLASSES,),
     "train_images": 4_000,
     "test_images": 2_000,
     "augment": False,
     "feature_norm": "unit",
     "epochs": 16,
-    "batch_size": 200,
-    "lr": 1e-2,
-    "weight_decay": 1.0,
     "measure_every": 16,
 }
 """Twenty classes of CIFAR-100 at half their size: in eight dimensions, where their class vectors
@@ -58,10 +54,9 @@ def judge(evidence: Evidence) -> list[Criterion]:
 
 def _rises(evidence: Evidence) -> Iterator[Criterion]:
     for smaller, larger in pairwise(_name("learned", s) for s in LEARNED):
-        margins = zip(_margins(evidence[larger]), _margins(evidence[smaller]), strict=True)
         yield Criterion(
             f"margin of the class vectors, {larger} less {smaller}",
-            [mine - theirs for mine, theirs in margins],
+            differences(_margins(evidence[larger]), _margins(evidence[smaller])),
             "at least",
             0.0,
             "the lower the temperature, the more the nearest pair of classes counts",
@@ -90,11 +85,8 @@ def _floors(evidence: Evidence) -> Iterator[Criterion]:
 
 def _margins(records: Sequence[Record]) -> list[float]:
     """One less the largest cosine between two class vectors, of each run."""
-    found = []
-    for record in records:
-        gram = torch.tensor(record.gram)
-        found.append(1 - float(gram.fill_diagonal_(-1.0).max()))
-    return found
+    grams = (torch.tensor(record.gram) for record in records)
+    return [1 - float(gram.fill_diagonal_(-1.0).max()) for gram in grams]
 
 
 def lines(evidence: Evidence) -> list[Line]:

@@ -8,17 +8,10 @@ from itertools import pairwise
 
 from recipes.adaptation.runs import adapt
 from recipes.adaptation.settings import Adaptation, Pretraining, Schedule, of_config
-from recipes.claims.claim import (
-    Claim,
-    Criterion,
-    Evidence,
-    Plan,
-    Variant,
-    initial,
-    last_accuracy,
-)
-from recipes.intervals import interval, rank_correlation
-from recipes.pages.tables import Line, measured
+from recipes.claims.claim import Claim, Criterion, Plan, Variant
+from recipes.claims.record import Evidence, initial, last_accuracy, row
+from recipes.intervals import rank_correlation
+from recipes.pages.tables import Line
 from recipes.training.result import RunResult
 from recipes.training.settings import RunConfig
 
@@ -147,13 +140,7 @@ def lines(evidence: Evidence) -> list[Line]:
     rows = {"loss of the pretraining": "source_loss"} | {
         f"variance after hidden layer {i}": f"source_{layer}" for i, layer in enumerate(LAYERS, 1)
     }
-    return [
-        (
-            title,
-            *(measured(interval(initial(records, name))) for records in evidence.values()),
-        )
-        for title, name in rows.items()
-    ]
+    return [row(title, evidence, partial(initial, measure=name)) for title, name in rows.items()]
 
 
 CLAIM = Claim(

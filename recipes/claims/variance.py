@@ -2,36 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from etf_heads.collapse import VarianceCollapse
-from recipes.claims.claim import Claim, Criterion, Evidence, Plan, Record, Relation, Variant, extras
+from recipes.claims.claim import SMALL_CNN, Claim, Criterion, Plan, Relation, Variant
+from recipes.claims.record import Evidence, examined, row
 from recipes.data.images import ImageData, ImageSet
-from recipes.intervals import interval, rank_correlation
-from recipes.pages.tables import Line, measured
+from recipes.intervals import rank_correlation
+from recipes.pages.tables import Line
 from recipes.training.network import Network
 from recipes.training.result import RunResult
 
 SIZES = (500, 1_000, 2_000, 4_000, 8_000)
 BATCH, STEPS = 250, 640
 
-REDUCED = {
+REDUCED = SMALL_CNN | {
     "data": "mnist",
     "head": "learned",
-    "backbone": "cnn",
     "image_size": 16,
-    "width": 16,
-    "features": 60,
     "test_images": 2_000,
     "augment": False,
     "batch_size": BATCH,
-    "lr": 1e-2,
-    "weight_decay": 1.0,
     "measure_every": 1_000,
 }
 """MNIST at 16 x 16 pixels, without augmentation, and the same number of steps at each size."""
@@ -91,29 +88,18 @@ def judge(evidence: Evidence) -> list[Criterion]:
 
 def correlations(evidence: Evidence, split: Literal["train", "test"]) -> list[float]:
     """Rank correlation over sizes of the training set, a number for each seed."""
-    values = zip(*(_variances(records, split) for records in evidence.values()), strict=True)
-    return [rank_correlation(range(len(own)), own) for own in values]
-
-
-def _variances(records: Sequence[Record], split: Literal["train", "test"]) -> list[float]:
-    return [getattr(found, split) for found in extras(records, Variances)]
+    by_size = (examined(records, Variances, split) for records in evidence.values())
+    return [rank_correlation(range(len(own)), own) for own in zip(*by_size, strict=True)]
 
 
 def lines(evidence: Evidence) -> list[Line]:
     """Both variances, and the training loss."""
     return [
-        (
-            "train variance",
-            *(measured(interval(_variances(r, "train"))) for r in evidence.values()),
+        *(
+            row(f"{split} variance", evidence, partial(examined, kind=Variances, name=split))
+            for split in ("train", "test")
         ),
-        ("test variance", *(measured(interval(_variances(r, "test"))) for r in evidence.values())),
-        (
-            "training loss",
-            *(
-                measured(interval([record.history[-1].train.loss for record in records]))
-                for records in evidence.values()
-            ),
-        ),
+        row("training loss", evidence, lambda own: [r.history[-1].train.loss for r in own]),
     ]
 
 

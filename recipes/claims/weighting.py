@@ -5,19 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from recipes.claims.claim import (
-    BATCH_NORM,
-    Claim,
-    Criterion,
-    Evidence,
-    Plan,
-    Record,
-    Variant,
-    fall,
-    final,
-    last_accuracy,
-    points_ahead,
-)
+from recipes.claims.claim import BATCH_NORM, Claim, Criterion, Plan, Variant
+from recipes.claims.record import Evidence, Record, fall, final, last_accuracy, points_ahead
 from recipes.pages.canvas import COLOURS, GREYS, new_figure, svg_text
 from recipes.pages.page import Figure
 from recipes.training.weighting import WEIGHTINGS

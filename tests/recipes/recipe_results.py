@@ -1,6 +1,6 @@
 """Made-up results of runs."""
 
-from recipes.claims.claim import Record
+from recipes.claims.record import Record
 from recipes.provenance import Provenance
 from recipes.training.history import Epoch, Scores
 from recipes.training.presets import PRESETS

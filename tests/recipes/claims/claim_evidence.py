@@ -7,10 +7,10 @@ from recipe_results import scores
 from transfer_evidence import OF_TRANSFER
 
 from recipes.claims.alignment import VARIANTS as ALIGNMENT
-from recipes.claims.claim import Record
 from recipes.claims.dissection import Dissection, Dissections
 from recipes.claims.long_tail import VARIANTS as LONG_TAIL
 from recipes.claims.loss_or_head import HEADS as LOSS_OR_HEAD
+from recipes.claims.record import Record
 from recipes.claims.saliency import Saliency
 from recipes.records import to_json
 from recipes.training.history import Epoch

@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from recipes.claims.claim import Record
 from recipes.claims.geometric_complexity import REDUCED, SETTINGS, STOP
+from recipes.claims.record import Record
 from recipes.training.history import Epoch, Scores
 from recipes.training.result import Counts
 

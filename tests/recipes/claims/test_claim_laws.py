@@ -8,8 +8,9 @@ from torch import nn
 
 from etf_heads.collapse import ClassStatistics, separation_fuzziness
 from recipes.claims import find_claim, multi_label, random_labels, separation
-from recipes.claims.claim import Claim, Plan, Variant, extras
+from recipes.claims.claim import Claim, Plan, Variant
 from recipes.claims.evidence import gather
+from recipes.claims.record import extras
 from recipes.claims.request import Request
 from recipes.data.images import ImageData, ImageSet
 from recipes.training.network import Network

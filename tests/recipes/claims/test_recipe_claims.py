@@ -13,16 +13,9 @@ from recipe_results import PROVENANCE
 from scipy import stats
 
 from recipes.claims import find_claim
-from recipes.claims.claim import (
-    Claim,
-    Criterion,
-    Judged,
-    Plan,
-    Variant,
-    extras,
-    overall,
-)
+from recipes.claims.claim import Claim, Criterion, Judged, Plan, Variant, overall
 from recipes.claims.evidence import directory, gather
+from recipes.claims.record import extras
 from recipes.claims.report import numbers_table, verdict, write_claim
 from recipes.claims.request import Request
 from recipes.paper import main
