@@ -31,6 +31,7 @@ CLAIMS = (
     "replay",
     "many-classes",
     "loss-or-head",
+    "many-classes-tuned",
     "separation",
     "multi-centre",
     "random-labels",

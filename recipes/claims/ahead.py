@@ -132,7 +132,7 @@ def lines(evidence: Evidence) -> list[Line]:
     return [
         ("points ahead of plain", *(points(interval(own)) for own in ahead)),
         ("held-out accuracy of the best trial, %", *map(_held_out, evidence.values())),
-        ("chosen settings", *map(_chosen, evidence.values())),
+        chosen_settings(evidence),
     ]
 
 
@@ -144,9 +144,13 @@ def _held_out(records: Sequence[Record]) -> str:
     return f"{validated(records):.1f}" if records[0].tuned else "–"
 
 
-def _chosen(records: Sequence[Record]) -> str:
-    trials = records[0].tuned
-    return choice_in_words(best_trial(trials).settings) if trials else "as they come"
+def chosen_settings(evidence: Evidence) -> Line:
+    """A line of tables: the settings of each variant that its tuning found best."""
+    searches = [records[0].tuned for records in evidence.values()]
+    return (
+        "chosen settings",
+        *(choice_in_words(best_trial(t).settings) if t else "as they come" for t in searches),
+    )
 
 
 CLAIM = Claim(

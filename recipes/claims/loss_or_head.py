@@ -87,8 +87,11 @@ def judge(evidence: Evidence) -> list[Criterion]:
 
 
 def lines(evidence: Evidence) -> list[Line]:
-    """Differences from nn.Linear of the same images, and the memory of the head in training."""
-    linear = {name: evidence[f"{name.partition(':')[0]}: {LINEAR}"] for name in evidence}
+    """Differences from nn.Linear of the same images, and the memory of the head in training.
+
+    Variants are called ``REGIME: HEAD``, or ``HEAD`` where all have the same images.
+    """
+    linear = {name: evidence["".join((*name.rpartition(": ")[:2], LINEAR))] for name in evidence}
     return [
         (
             "points ahead of nn.Linear",

@@ -295,6 +295,23 @@ def test_loss_and_head_decide_apart(variant, accuracy, failing):
     assert verdicts.count("not met") == failing
 
 
+@pytest.mark.parametrize(
+    ("variant", "accuracy", "failing"),
+    [
+        ("4,000 characters: nn.Linear", 0.995, 2),
+        ("4,000 characters: class means in bfloat16 rows, NONL", 0.97, 1),
+        ("100 classes in 32 dimensions: nn.Linear", 0.4, 2),
+        ("100 classes in 64 dimensions: fixed code", 0.995, 1),
+    ],
+)
+def test_heads_tuned_alike_decide_apart(variant, accuracy, failing):
+    claim = find_claim("many-classes-tuned")
+    evidence = supporting(claim)
+    evidence[variant] = [record(COLLAPSED, accuracy=accuracy)]
+    verdicts = [criterion.verdict for criterion in criteria_of(claim, evidence)]
+    assert verdicts.count("not met") == failing
+
+
 def test_the_memory_of_heads_in_training():
     """K = 1,000 and d = 64, behind the same backbone."""
 
