@@ -1,7 +1,9 @@
 """Shared by all tests."""
 
 import gc
+from collections import Counter, defaultdict
 from importlib.util import find_spec
+from zlib import crc32
 
 import pytest
 import torch
@@ -14,6 +16,34 @@ settings.load_profile("etf_heads")
 collect_ignore = ["codes/two_bases.py"]  # for doctests its class would be made a second time
 if find_spec("timm") is None:  # the core-only environment
     collect_ignore_glob = ["benchmarks/*"]
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--cases-of-each", type=int, metavar="N", help="run N cases at most of each test function"
+    )
+
+
+@pytest.hookimpl(trylast=True)  # of the cases that other options leave
+def pytest_collection_modifyitems(config, items):
+    """With ``--cases-of-each`` the cases whose arguments the functions before have had least."""
+    if not (most := config.getoption("--cases-of-each")):
+        return
+
+    def arguments(item):
+        return [id(value) for value in item.callspec.params.values()] if "[" in item.name else []
+
+    functions, kept, times = defaultdict(list), set(), Counter()
+    for item in sorted(items, key=lambda item: crc32(item.nodeid.encode())):  # neighbours are alike
+        functions[item.nodeid.partition("[")[0]].append(item)
+    for cases in functions.values():
+        for _ in cases[:most]:
+            left = (case for case in cases if case not in kept)
+            case = min(left, key=lambda case: sum(times[value] for value in arguments(case)))
+            times.update(arguments(case))
+            kept.add(case)
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = [item for item in items if item in kept]
 
 
 def pytest_collection_finish():
