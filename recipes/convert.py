@@ -45,16 +45,11 @@ def main() -> None:
 def _report(config: ConvertConfig, found: list[Converted], first: RunResult) -> None:
     from recipes.conversion.report import convert_table, convert_verdict, write_convert_report
     from recipes.conversion.summary import summarise
-    from recipes.pages.tables import terminal_table
-    from recipes.records import to_json
-    from recipes.storage import write_json
+    from recipes.pages.publish import publish
 
     summary = summarise(found, first)
-    write_json(config.report_dir / "convert.json", to_json(summary))
-    page = config.report_dir / "convert.html"
-    write_convert_report(summary, page)
-    table = terminal_table(convert_table(summary))
-    print(f"\n{table}\n\n{convert_verdict(summary)}\n\npage: {page}")
+    table, verdict = convert_table(summary), convert_verdict(summary)
+    publish(summary, config.report_dir / "convert", write_convert_report, table, verdict)
 
 
 if __name__ == "__main__":

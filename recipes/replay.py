@@ -89,11 +89,9 @@ def main() -> None:
 
 
 def _report(options: Options, runs: list[SessionsRun], results: list[Any]) -> None:
-    from recipes.pages.tables import terminal_table
-    from recipes.records import to_json
+    from recipes.pages.publish import publish
     from recipes.rehearsal.report import rows_table, verdict, write_report
     from recipes.rehearsal.summary import Summary, summarise_rows
-    from recipes.storage import write_json
 
     histories: dict[tuple[str, float], list[Any]] = {}
     for run, result in zip(runs, results, strict=True):
@@ -106,11 +104,8 @@ def _report(options: Options, runs: list[SessionsRun], results: list[Any]) -> No
         settings={k: value for k, value in runs[0].to_json().items() if k not in apart},
         provenance=results[0].provenance,
     )
-    write_json(options.output / f"{options.data}.json", to_json(summary))
-    page = options.output / f"{options.data}.html"
-    write_report(summary, page)
-    table = terminal_table(rows_table(summary.rows))
-    print(f"\n{table}\n\n{verdict(summary.rows, len(summary.seeds))}\n\npage: {page}")
+    table, said = rows_table(summary.rows), verdict(summary.rows, len(summary.seeds))
+    publish(summary, options.output / options.data, write_report, table, said)
 
 
 if __name__ == "__main__":

@@ -47,10 +47,8 @@ def run_grid(config: Grid) -> bool:
     """Check every problem of the grid; the processes of a launch share them out."""
     from accelerate.utils import gather_object, tqdm
 
-    from recipes.pages.tables import terminal_table
+    from recipes.pages.publish import publish
     from recipes.provenance import provenance
-    from recipes.records import to_json
-    from recipes.storage import write_json
     from recipes.training.processes import process_state
     from recipes.verification.descent import Summary, check
     from recipes.verification.grid_report import grid_table, grid_verdict, write_grid_report
@@ -69,10 +67,8 @@ def run_grid(config: Grid) -> bool:
         provenance=provenance("cpu", processes=state.num_processes),
     )
     if state.is_main_process:
-        write_json(config.output / "theory.json", to_json(summary))
-        page = config.output / "theory.html"
-        write_grid_report(summary, page)
-        print(f"\n{terminal_table(grid_table(summary))}\n\n{grid_verdict(summary)}\n\npage: {page}")
+        table, verdict = grid_table(summary), grid_verdict(summary)
+        publish(summary, config.output / "theory", write_grid_report, table, verdict)
     state.wait_for_everyone()
     return summary.agrees
 
@@ -81,10 +77,8 @@ def run_images(config: Images) -> bool:
     """Train the networks of the sweep, and put them beside each other."""
     from accelerate.utils import tqdm
 
-    from recipes.pages.tables import terminal_table
+    from recipes.pages.publish import publish
     from recipes.provenance import commit
-    from recipes.records import to_json
-    from recipes.storage import write_json
     from recipes.training.engine import train
     from recipes.training.processes import process_state
     from recipes.verification.images import Summary, examine, summarise
@@ -105,11 +99,8 @@ def run_images(config: Images) -> bool:
             provenance=runs[0][2].provenance,
             examined=commit(),
         )
-        write_json(config.output / "theory_images.json", to_json(summary))
-        page = config.output / "theory_images.html"
-        write_images_report(summary, page)
-        table = terminal_table(images_table(summary))
-        print(f"\n{table}\n\n{images_verdict(summary)}\n\npage: {page}")
+        table, verdict = images_table(summary), images_verdict(summary)
+        publish(summary, config.output / "theory_images", write_images_report, table, verdict)
     state.wait_for_everyone()
     return True
 
@@ -118,10 +109,8 @@ def run_landscape(config: Landscape) -> bool:
     """Find critical points and follow flows, on the main process."""
     from accelerate.utils import tqdm
 
-    from recipes.pages.tables import terminal_table
+    from recipes.pages.publish import publish
     from recipes.provenance import provenance
-    from recipes.records import to_json
-    from recipes.storage import write_json
     from recipes.training.processes import process_state
     from recipes.verification.landscape import hadamard_checks, landscape_checks
     from recipes.verification.landscape_report import (
@@ -136,11 +125,8 @@ def run_landscape(config: Landscape) -> bool:
     found = tqdm(landscape_checks(config.starts, config.seed), desc="checks", mininterval=0.5)
     checks = [*found, *hadamard_checks(config.seed)]
     summary = Summary(config.starts, config.seed, checks, provenance("cpu"))
-    write_json(config.output / "theory_landscape.json", to_json(summary))
-    page = config.output / "theory_landscape.html"
-    write_landscape_report(summary, page)
-    table = terminal_table(landscape_table(summary))
-    print(f"\n{table}\n\n{landscape_verdict(summary)}\n\npage: {page}")
+    table, verdict = landscape_table(summary), landscape_verdict(summary)
+    publish(summary, config.output / "theory_landscape", write_landscape_report, table, verdict)
     return summary.holds
 
 

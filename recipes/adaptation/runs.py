@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -20,9 +20,8 @@ from etf_heads.collapse import ClassStatistics, LayerwiseCollapse, SingleTaskCol
 from etf_heads.losses import CompoundCrossEntropy
 from etf_heads.surgery import tune_layer
 from recipes.adaptation.images import Transfer, load_transfer
-from recipes.adaptation.settings import ALL, HEAD, Adaptation, Pretraining, Schedule, Seeded
+from recipes.adaptation.settings import ALL, HEAD, Adaptation, Pretraining, Schedule
 from recipes.data.images import ImageData, ImageSet
-from recipes.provenance import provenance
 from recipes.storage import json_values
 from recipes.training.augmentation import Augmentation, Standardise
 from recipes.training.backbones import backbone
@@ -30,11 +29,14 @@ from recipes.training.heads import HEADS, HeadRequest, is_observing
 from recipes.training.history import Epoch, Scores
 from recipes.training.loss import mean_cross_entropies
 from recipes.training.network import Network
+from recipes.training.one_process import begin, finish
 from recipes.training.processes import process_state
-from recipes.training.result import RunResult, counts, open_run_directory, write_weights
+from recipes.training.result import RunResult, write_weights
 
 BATCH = 1_000
 """Images at a time where nothing is trained."""
+
+KIND = "a run of adaptation"
 
 
 def pretrain(run: Pretraining) -> RunResult:
@@ -54,7 +56,7 @@ def pretrain(run: Pretraining) -> RunResult:
     """
     run.run_dir.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(run.run_dir.with_suffix(".lock")):  # adaptations that run at once may share it
-        return _open(run) or _pretrained(run)
+        return begin(run, KIND) or _pretrained(run)
 
 
 def _pretrained(run: Pretraining) -> RunResult:
@@ -74,7 +76,7 @@ def _pretrained(run: Pretraining) -> RunResult:
             history.append(_record(network, images.source, epoch, seconds, run.layers))
             write_weights(network, run.run_dir).replace(run.weights(epoch))
             start = time.perf_counter()
-    return _finish(run, network, history, images.source, run.schedule)
+    return finish(run, network, history, images.source.tasks, optimizer_of(run.schedule))
 
 
 def adapt(run: Adaptation) -> RunResult:
@@ -94,7 +96,7 @@ def adapt(run: Adaptation) -> RunResult:
         OSError: if something cannot be written.
         ValueError: if the settings do not fit together, or a run that is there.
     """
-    finished = _open(run)
+    finished = begin(run, KIND)
     if finished is not None:
         return finished
     checkpoint = next(row for row in pretrain(run.source).history if row.epoch == run.start)
@@ -113,7 +115,7 @@ def adapt(run: Adaptation) -> RunResult:
     last.collapse.update({"lr": schedule.lr, "held_out": held_out, "tuned_share": _share(network)})
     if images.shifted is not None:
         last.collapse["shifted"] = _scores(network, images.shifted)[0].mean_accuracy
-    return _finish(run, network, [first, last], images.target, schedule)
+    return finish(run, network, [first, last], images.target.tasks, optimizer_of(schedule))
 
 
 def make_network(run: Pretraining, images: Transfer) -> Network:
@@ -123,10 +125,7 @@ def make_network(run: Pretraining, images: Transfer) -> Network:
         shape = images.source.train.images.shape[1:]
         body = backbone(run.backbone)((shape[0], shape[1], shape[2]), run.features, run.width)
         tasks = images.source.tasks
-        request = HeadRequest(
-            run.features, tasks, images.source.train.labels, False, 1.0, False, False, None
-        )
-        head = HEADS["learned"](request)
+        head = HEADS["learned"](HeadRequest(run.features, tasks, images.source.train.labels))
     standardise = Standardise(images.source.train.images)
     loss = CompoundCrossEntropy(reduction="task")
     return Network(standardise, body, head, loss, tasks).to(images.source.train.images.device)
@@ -144,11 +143,8 @@ def adapted_network(run: Adaptation, images: Transfer) -> Network:
             run.source.features,
             target.tasks,
             target.train.labels,
-            False,
-            run.scale,
-            False,
-            False,
-            run.feature_norm,
+            scale=run.scale,
+            feature_norm=run.feature_norm,
         )
         network.head = HEADS[run.head](request).to(target.train.images.device)
     if run.part == HEAD:
@@ -192,7 +188,7 @@ def _epochs(
     generator = torch.Generator().manual_seed(seed << 20)
     augmentation = Augmentation(len(images), data.shift, flip=data.flip, seed=seed, device=device)
     parts = math.ceil(len(images) / schedule.batch_size)
-    optimizer = _optimizer([p for p in network.parameters() if p.requires_grad], schedule)
+    optimizer = optimizer_of(schedule)([p for p in network.parameters() if p.requires_grad])
     decay = CosineAnnealingLR(optimizer, schedule.epochs * parts)
     for epoch in tqdm(range(1, schedule.epochs + 1), desc=name, mininterval=0.5):
         _training_mode(network)
@@ -210,10 +206,10 @@ def _epochs(
         yield epoch, loss.item()
 
 
-def _optimizer(parameters: Sequence[nn.Parameter], schedule: Schedule) -> SGD:
-    return SGD(
-        parameters, schedule.lr, momentum=0.9, weight_decay=schedule.weight_decay, fused=True
-    )
+def optimizer_of(schedule: Schedule) -> Callable[[list[nn.Parameter]], SGD]:
+    """The optimiser of a schedule, for parameters."""
+    decay = schedule.weight_decay
+    return partial(SGD, lr=schedule.lr, momentum=0.9, weight_decay=decay, fused=True)
 
 
 def _training_mode(network: Network) -> None:
@@ -283,32 +279,3 @@ def _share(network: Network) -> float:
     """Share of the backbone's parameters that are trained."""
     sizes = [(p.numel(), p.requires_grad) for p in network.backbone.parameters()]
     return sum(size for size, tuned in sizes if tuned) / sum(size for size, _ in sizes)
-
-
-def _open(run: Seeded) -> RunResult | None:
-    """Make the run's directory, or read the result that is there."""
-    if (processes := process_state().num_processes) > 1:
-        raise ValueError(
-            f"{processes} processes were launched: a run of adaptation takes one. Start the "
-            "program with python; --jobs trains several runs at once"
-        )
-    return open_run_directory(run)
-
-
-def _finish(
-    run: Seeded,
-    network: Network,
-    history: list[Epoch],
-    data: ImageData,
-    schedule: Schedule,
-) -> RunResult:
-    result = RunResult(
-        config=run.to_json(),
-        history=history,
-        tasks=data.tasks,
-        gram=None,
-        counts=counts(network, partial(_optimizer, schedule=schedule)),
-        provenance=provenance(data.train.images.device),
-    )
-    result.write(run.run_dir)
-    return result

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -106,8 +105,3 @@ def _examined(claim: Claim, config: RunConfig, result: RunResult) -> Any:
         write_json(file, to_json(found))
     state.wait_for_everyone()
     return read_json(file)
-
-
-def seeds_of(records: Sequence[Record]) -> list[int]:
-    """The seeds that records are of."""
-    return [record.seed for record in records]

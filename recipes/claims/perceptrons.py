@@ -21,12 +21,12 @@ from torch.optim import SGD
 from recipes.data import load_data
 from recipes.data.images import ImageSet
 from recipes.data.options import DataOptions
-from recipes.provenance import provenance
 from recipes.records import differences
 from recipes.training.augmentation import Standardise
 from recipes.training.history import Epoch, Scores
+from recipes.training.one_process import begin, finish
 from recipes.training.processes import process_state
-from recipes.training.result import RunResult, counts, open_run_directory
+from recipes.training.result import RunResult
 from recipes.training.settings import RunConfig
 
 SHARED = ("epochs", "batch_size", "lr", "weight_decay", "seed")
@@ -128,34 +128,19 @@ def learn(
         FloatingPointError: if the loss is no longer finite.
         ValueError: if there are several processes, or the run on disk has other settings.
     """
-    state = process_state()
-    if state.num_processes > 1:
-        raise ValueError(
-            f"{state.num_processes} processes were launched: this claim takes one. Start the "
-            "program with python; --jobs trains several runs at once"
-        )
     values = {name: getattr(config, name) for name in SHARED} | own
     values |= {"momentum": momentum, "stop": stop}
     run = _Run(config.run_dir, config.resume, values)
-    finished = open_run_directory(run)
+    finished = begin(run, "this claim")
     if finished is not None:
         return finished
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         made = problem(**own)
-        made.network.to(state.device)
+        made.network.to(process_state().device)
         make = partial(_optimizer, decayed=made.decayed, config=config, momentum=momentum)
         history = list(_trained(made, config, make, stop))
-    result = RunResult(
-        config=values,
-        history=history,
-        tasks=made.tasks,
-        gram=None,
-        counts=counts(made.network, make),
-        provenance=provenance(state.device),
-    )
-    result.write(run.run_dir)
-    return result
+    return finish(run, made.network, history, made.tasks, make)
 
 
 def _trained(

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Literal
 
 from recipes.claims.claim import Claim, Criterion, Judged
-from recipes.claims.evidence import seeds_of
 from recipes.claims.record import Evidence, Record, final, last_accuracy
 from recipes.comparison.curves import curves_of
 from recipes.comparison.figures import collapse_curves
@@ -106,7 +105,7 @@ def write_claim(claim: Claim, judged: Judged, path: Path) -> None:
         "criteria": criteria_table(judged),
         "rules": _rules(judged),
         "numbers": numbers_table(claim, judged),
-        "seeds": ", ".join(map(str, seeds_of(first))),
+        "seeds": ", ".join(str(record.seed) for record in first),
         "curves": collapse_curves(curves, titles) if lined else None,
         "meanings": {title: MEASURES[name][1] for name, title in titles.items()},
         "figures": claim.figures(evidence),

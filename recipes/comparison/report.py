@@ -159,6 +159,7 @@ def write_report(summary: Comparison, path: Path) -> None:
 def _context(summary: Comparison) -> dict[str, Any]:
     heads, settings = summary.heads, summary.settings
     baseline = heads[summary.baseline]
+    counts = baseline.counts
     tasks = summary.tasks
     measured = _measured(summary)
     asked = asked_about(summary)
@@ -199,7 +200,7 @@ def _context(summary: Comparison) -> dict[str, Any]:
         **NOTES["m" if "m_nc3" in measured else "sets" if "nc3" in measured else "s"],
         "meanings": {title: MEASURES[name][1] for name, title in measured.items()},
         "tasks": ", ".join(f"{name} ({k} classes)" for name, k in tasks.items()),
-        "head_share": f"{_head_share(baseline):.1%}",
+        "head_share": f"{counts.head_parameters / counts.model_parameters:.1%}",
         "figures": {
             "forest": figures.forest(heads, summary.baseline) if len(heads) > 1 else "",
             "accuracy": figures.accuracy_curves(heads, baseline.accuracy.mean),
@@ -209,7 +210,8 @@ def _context(summary: Comparison) -> dict[str, Any]:
             ),
             "costs": figures.cost_ratios(heads, summary.baseline),
         },
-        "facts": _facts(summary),
+        "facts": origin(summary.provenance)
+        | {"settings": settings_in_words(settings), "seeds": ", ".join(map(str, summary.seeds))},
     }
 
 
@@ -223,21 +225,10 @@ def _chosen_note(summary: Comparison) -> str:
     return "The answer is about the first fixed head of the command line, not about the best one."
 
 
-def _facts(summary: Comparison) -> dict[str, str]:
-    return origin(summary.provenance) | {
-        "settings": settings_in_words(summary.settings),
-        "seeds": ", ".join(map(str, summary.seeds)),
-    }
-
-
 def _measured(summary: Comparison) -> dict[str, str]:
     """Titles of the measures that the runs have."""
     curves = summary.heads[summary.baseline].curves
     return {name: title for name, (title, _) in MEASURES.items() if name in curves}
-
-
-def _head_share(head: HeadSummary) -> float:
-    return head.counts.head_parameters / head.counts.model_parameters
 
 
 def _start_to_end(curve: Curve) -> str:

@@ -25,16 +25,8 @@ def single_digits(options: DataOptions = DEFAULTS) -> ImageData:
 
     One in three of each digit is held out, so that a class has about 120 training images.
     """
-    scans, *parts = _digit_scans(test_share=1 / 3)
-    train, test = (_of_classes(scans, own) for own in parts)
-    return labelled(
-        train,
-        test,
-        {"digit": 10},
-        options,
-        flip=False,
-        labels_of=one_task,
-    )
+    pictures = digit_pictures(test_share=1 / 3)
+    return labelled(*pictures, {"digit": 10}, options, flip=False, labels_of=one_task)
 
 
 @cache
@@ -81,7 +73,7 @@ def binary_digits(share: float) -> ImageData:
             "number, neither 0 nor all of them"
         )
     equal, different = round(equal), TRAIN_BINARY // 2 - round(equal)
-    scans, train_scans, test_scans = _digit_scans()
+    scans, train_scans, test_scans = _digit_scans(test_share=0.2)
     return ImageData(
         tasks={"left": 2, "right": 2},
         train=side_by_side(
@@ -92,14 +84,14 @@ def binary_digits(share: float) -> ImageData:
     )
 
 
-def digit_pictures() -> tuple[Pictures, Pictures]:
-    """Scans of single digits for training, and those of testing: one in five."""
-    scans, *parts = _digit_scans()
+def digit_pictures(test_share: float = 0.2) -> tuple[Pictures, Pictures]:
+    """Scans of single digits for training, and those of testing."""
+    scans, *parts = _digit_scans(test_share)
     train, test = (_of_classes(scans, own) for own in parts)
     return train, test
 
 
-def _digit_scans(test_share: float = 0.2) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+def _digit_scans(test_share: float) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     """All scans, and those of each digit that are for training and for testing."""
     from sklearn.datasets import load_digits
 

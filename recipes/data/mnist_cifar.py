@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -56,56 +58,32 @@ def mnist_pictures(options: DataOptions) -> tuple[Pictures, Pictures]:
 
 def mnist(options: DataOptions) -> ImageData:
     """MNIST, one task of ten digits."""
-    train, test = mnist_pictures(options)
-    return labelled(
-        train,
-        test,
-        {"digit": 10},
-        options,
-        flip=False,
-        labels_of=one_task,
-    )
+    pictures = mnist_pictures(options)
+    return labelled(*pictures, {"digit": 10}, options, flip=False, labels_of=one_task)
 
 
 def cifar100(options: DataOptions) -> ImageData:
     """CIFAR-100, one task of 100 classes."""
-    train, test = _read("CIFAR100", 100, "RGB", options)
-    return labelled(
-        train,
-        test,
-        {"class": 100},
-        options,
-        flip=True,
-        labels_of=one_task,
-    )
+    return _cifar100({"class": 100}, one_task, options)
 
 
 def cifar100_cross(options: DataOptions) -> ImageData:
     """CIFAR-100 with two tasks on every image: the tens and the ones of its class number."""
-    train, test = _read("CIFAR100", 100, "RGB", options)
-    return labelled(
-        train,
-        test,
-        {"tens": 10, "ones": 10},
-        options,
-        flip=True,
-        labels_of=lambda labels: crossed(labels, 10),
-    )
+    return _cifar100({"tens": 10, "ones": 10}, lambda labels: crossed(labels, 10), options)
 
 
 def cifar100_split(options: DataOptions) -> ImageData:
     """CIFAR-100 as five tasks with samples of their own: classes 0 to 19, 20 to 39, ..."""
-    train, test = _read("CIFAR100", 100, "RGB", options)
+    tasks = {f"part{t + 1}": 20 for t in range(5)}
     classes = torch.arange(100)
-    task_of, label_of = classes // 20, classes % 20
-    return labelled(
-        train,
-        test,
-        {f"part{t + 1}": 20 for t in range(5)},
-        options,
-        flip=True,
-        labels_of=lambda labels: split(labels, task_of, label_of),
-    )
+    return _cifar100(tasks, lambda labels: split(labels, classes // 20, classes % 20), options)
+
+
+def _cifar100(
+    tasks: dict[str, int], labels_of: Callable[[Tensor], Tensor], options: DataOptions
+) -> ImageData:
+    train, test = _read("CIFAR100", 100, "RGB", options)
+    return labelled(train, test, tasks, options, flip=True, labels_of=labels_of)
 
 
 def _read(source: str, classes: int, mode: Mode, options: DataOptions) -> list[Pictures]:

@@ -21,7 +21,6 @@ from torch.optim import SGD
 from etf_heads.losses import CompoundCrossEntropy
 from recipes.data import load_data
 from recipes.data.images import ImageData
-from recipes.provenance import provenance
 from recipes.records import from_json, to_json
 from recipes.rehearsal.measures import Seen, measure
 from recipes.rehearsal.settings import HEADS, SessionsRun
@@ -29,8 +28,9 @@ from recipes.storage import writing
 from recipes.training.augmentation import Standardise
 from recipes.training.history import Epoch
 from recipes.training.network import Network
+from recipes.training.one_process import begin, finish
 from recipes.training.processes import process_state
-from recipes.training.result import WEIGHTS, RunResult, counts, open_run_directory
+from recipes.training.result import WEIGHTS, RunResult
 
 
 def learn(run: SessionsRun) -> RunResult:
@@ -50,18 +50,12 @@ def learn(run: SessionsRun) -> RunResult:
         OSError: if something cannot be written.
         ValueError: if the settings do not fit together, or the run to resume.
     """
-    state = process_state()
-    if state.num_processes > 1:
-        raise ValueError(
-            f"{state.num_processes} processes were launched: a run in sessions takes one. Start "
-            "the program with python; --jobs trains several runs at once"
-        )
-    device = state.device
+    device = process_state().device
     data = load_data(run.data, run.data_options).to(device)
     (classes,) = data.tasks.values()
     if classes % run.classes:
         raise ValueError(f"classes={run.classes}: {run.data} has {classes}, not a multiple of it")
-    finished = open_run_directory(run)
+    finished = begin(run, "a run in sessions")
     if finished is not None:
         return finished
     network = make_network(run, data).to(device)
@@ -86,16 +80,7 @@ def learn(run: SessionsRun) -> RunResult:
             history.append(measure(network, seen, history, seconds))
             bar.set_postfix(accuracy=f"{history[-1].test.mean_accuracy:.1%}")
             _save(network, history, run.run_dir / WEIGHTS)
-    result = RunResult(
-        config=run.to_json(),
-        history=history,
-        tasks=data.tasks,
-        gram=None,
-        counts=counts(network, partial(_optimizer, run=run)),
-        provenance=provenance(device),
-    )
-    result.write(run.run_dir)
-    return result
+    return finish(run, network, history, data.tasks, partial(_optimizer, run=run))
 
 
 def make_network(run: SessionsRun, data: ImageData) -> Network:

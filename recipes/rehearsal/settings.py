@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,6 +13,8 @@ from recipes.records import differences
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from etf_heads.heads import FeatureNorm
 
 DataName = Literal["digits", "mnist"]
 HeadName = Literal[
@@ -119,55 +122,49 @@ HeadBuilder = Callable[[int, Mapping[str, int]], "nn.Module"]
 """Makes a head for so many features and classes by task name; see ``recipes.training.heads``."""
 
 
-def _linear(*, bias: bool = True, normalised: bool = True) -> HeadBuilder:
-    def build(features: int, tasks: Mapping[str, int]) -> nn.Module:
-        from etf_heads.heads import LinearHead
+def _linear(
+    features: int, tasks: Mapping[str, int], *, bias: bool = True, norm: FeatureNorm = "batch"
+) -> nn.Module:
+    from etf_heads.heads import LinearHead
 
-        return LinearHead(features, tasks, bias, feature_norm="batch" if normalised else None)
-
-    return build
+    return LinearHead(features, tasks, bias, feature_norm=norm)
 
 
-def _unit_rows(*, learned: bool) -> HeadBuilder:
+def _unit_rows(features: int, tasks: Mapping[str, int], *, learned: bool) -> nn.Module:
     """The rows of nn.Linear divided by their lengths, learned or as they start."""
+    from recipes.training.unit_rows import with_unit_rows
 
-    def build(features: int, tasks: Mapping[str, int]) -> nn.Module:
-        from recipes.training.unit_rows import with_unit_rows
-
-        head = with_unit_rows(_linear(bias=False)(features, tasks), 1.0)
-        return head.requires_grad_(learned)
-
-    return build
+    return with_unit_rows(_linear(features, tasks, bias=False), 1.0).requires_grad_(learned)
 
 
 def _etf(
-    scale: float = 1.0, *, normalised: bool = True, orientation: str | None = None
-) -> HeadBuilder:
-    def build(features: int, tasks: Mapping[str, int]) -> nn.Module:
-        import torch
+    features: int,
+    tasks: Mapping[str, int],
+    *,
+    orientation: str | None = None,
+    scale: float = 1.0,
+    norm: FeatureNorm = "batch",
+) -> nn.Module:
+    import torch
 
-        from etf_heads import CompoundETFHead
+    from etf_heads import CompoundETFHead
 
-        place = orientation
-        if place == "random":  # another one for each seed of a run
-            place = f"random:{int(torch.randint(1 << 31, ()))}"
-        kind: Literal["batch"] | None = "batch" if normalised else None
-        return CompoundETFHead(features, tasks, orientation=place, scale=scale, feature_norm=kind)
-
-    return build
+    if orientation == "random":  # another one for each seed of a run
+        orientation = f"random:{int(torch.randint(1 << 31, ()))}"
+    return CompoundETFHead(features, tasks, orientation=orientation, scale=scale, feature_norm=norm)
 
 
 HEADS: dict[HeadName, HeadBuilder] = {
-    "learned": _linear(normalised=False),
-    "learned-norm": _linear(),
-    "no-bias": _linear(bias=False),
-    "cosine": _unit_rows(learned=True),
-    "random-rows": _unit_rows(learned=False),
-    "etf": _etf(),
-    "etf-4": _etf(4.0),
-    "etf-plain": _etf(normalised=False),
-    "etf-random": _etf(orientation="random"),
-    "etf-canonical": _etf(orientation="canonical"),
+    "learned": partial(_linear, norm=None),
+    "learned-norm": _linear,
+    "no-bias": partial(_linear, bias=False),
+    "cosine": partial(_unit_rows, learned=True),
+    "random-rows": partial(_unit_rows, learned=False),
+    "etf": _etf,
+    "etf-4": partial(_etf, scale=4.0),
+    "etf-plain": partial(_etf, norm=None),
+    "etf-random": partial(_etf, orientation="random"),
+    "etf-canonical": partial(_etf, orientation="canonical"),
 }
 """Heads by name, behind batch normalisation without parameters but for learned and etf-plain:
 nn.Linear without and with it, and without a bias; learned class vectors of length 1; the same,

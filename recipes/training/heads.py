@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -33,11 +35,11 @@ class HeadRequest:
     features: int
     tasks: Mapping[str, int]
     labels: Tensor
-    own_samples: bool
-    scale: float
-    learn_scale: bool
-    bias: bool
-    feature_norm: FeatureNorm
+    own_samples: bool = False
+    scale: float = 1.0
+    learn_scale: bool = False
+    bias: bool = False
+    feature_norm: FeatureNorm = None
     orientation: str | None = None
 
     @property
@@ -59,14 +61,10 @@ A head has ``norm`` (a module or None, applied to the features first), ``weight`
 """
 
 
-def _learned(*, normalised: bool) -> HeadBuilder:
-    def build(of: HeadRequest) -> nn.Module:
-        from etf_heads.heads import LinearHead
+def _learned(of: HeadRequest, *, normalised: bool) -> nn.Module:
+    from etf_heads.heads import LinearHead
 
-        kind = of.feature_norm if normalised else None
-        return LinearHead(of.features, of.tasks, feature_norm=kind)
-
-    return build
+    return LinearHead(of.features, of.tasks, feature_norm=of.feature_norm if normalised else None)
 
 
 def _learned_unit(of: HeadRequest) -> nn.Module:
@@ -78,17 +76,26 @@ def _learned_unit(of: HeadRequest) -> nn.Module:
     return with_unit_rows(head, of.scale)
 
 
-def _compound(orientation: str | None) -> HeadBuilder:
-    def build(of: HeadRequest) -> nn.Module:
-        from etf_heads import CompoundETFHead
+def _compound(of: HeadRequest, *, orientation: str | None = None) -> nn.Module:
+    from etf_heads import CompoundETFHead
 
-        return CompoundETFHead(
-            of.features,
-            of.tasks,
-            cross_task="independent" if of.own_samples else "orthogonal",
-            orientation=orientation,
-            **of.options,
+    return CompoundETFHead(
+        of.features,
+        of.tasks,
+        cross_task="independent" if of.own_samples else "orthogonal",
+        orientation=orientation,
+        **of.options,
+    )
+
+
+def _of_library(name: str, **own: Any) -> HeadBuilder:
+    """A head of ``etf_heads`` by name, with options of its own; imported when it is built."""
+
+    def build(of: HeadRequest) -> nn.Module:
+        head: nn.Module = getattr(import_module("etf_heads"), name)(
+            of.features, of.tasks, **own, **of.options
         )
+        return head
 
     return build
 
@@ -135,58 +142,23 @@ def _correlated(of: HeadRequest) -> nn.Module:
     )
 
 
-def _nearest(*, gradient: bool) -> HeadBuilder:
-    def build(of: HeadRequest) -> nn.Module:
-        from etf_heads import NearestETFHead
+def _spherical_chosen(of: HeadRequest) -> nn.Module:
+    from etf_heads import SphericalCodeHead
 
-        return NearestETFHead(of.features, of.tasks, gradient=gradient, **of.options)
-
-    return build
+    code = _all_vectors(SphericalCodeHead(of.features, of.tasks).code)
+    return SphericalCodeHead(of.features, of.tasks, code=code, **of.options)
 
 
-def _class_mean(*, centred: bool) -> HeadBuilder:
-    def build(of: HeadRequest) -> nn.Module:
-        from etf_heads import ClassMeanHead
-
-        return ClassMeanHead(of.features, of.tasks, centred=centred, **of.options)
-
-    return build
-
-
-def _prototypes(of: HeadRequest) -> nn.Module:
-    from etf_heads import PrototypeHead
-
-    return PrototypeHead(of.features, of.tasks, **of.options)
-
-
-def _spherical(*, chosen: bool) -> HeadBuilder:
-    def build(of: HeadRequest) -> nn.Module:
-        from etf_heads import SphericalCodeHead
-
-        head = SphericalCodeHead(of.features, of.tasks, **of.options)
-        code = _all_vectors(head.code) if chosen else None
-        return (
-            head
-            if code is None
-            else SphericalCodeHead(of.features, of.tasks, code=code, **of.options)
-        )
-
-    return build
-
-
-def _multi_centre(*, most: int, reduce: Literal["sum", "direction"] = "sum") -> HeadBuilder:
+def _multi_centre(
+    of: HeadRequest, *, most: int, reduce: Literal["sum", "direction"] = "sum"
+) -> nn.Module:
     """Centres of a class by its frequency, at most so many."""
+    from etf_heads.codes import AssignedCode, MultiCentreCode
+    from etf_heads.heads import FixedHead
 
-    def build(of: HeadRequest) -> nn.Module:
-        from etf_heads.codes import AssignedCode, MultiCentreCode
-        from etf_heads.heads import FixedHead
-
-        ((_, classes),) = of.tasks.items()
-        code = MultiCentreCode(centres(of.labels[:, 0], classes, most), reduce=reduce)
-        named = AssignedCode(code, of.tasks)
-        return FixedHead(of.features, named, of.orientation, **of.options)
-
-    return build
+    (classes,) = of.tasks.values()
+    code = MultiCentreCode(centres(of.labels[:, 0], classes, most), reduce=reduce)
+    return FixedHead(of.features, AssignedCode(code, of.tasks), of.orientation, **of.options)
 
 
 def centres(labels: Tensor, classes: int, most: int) -> list[int]:
@@ -212,25 +184,27 @@ def _all_vectors(code: Code) -> Code | None:
 
 
 HEADS: dict[str, HeadBuilder] = {
-    "learned": _learned(normalised=False),
-    "learned-norm": _learned(normalised=True),
+    "learned": partial(_learned, normalised=False),
+    "learned-norm": partial(_learned, normalised=True),
     "learned-unit": _learned_unit,
-    "compound": _compound(None),
-    "compound-canonical": _compound("canonical"),
-    "compound-tiled": _compound("tiled"),
-    "compound-hadamard": _compound("hadamard"),
-    "compound-random": _compound("random"),
-    "spherical": _task_by_task(_spherical(chosen=False)),
-    "spherical-chosen": _task_by_task(_spherical(chosen=True)),
-    "one-centre": _task_by_task(_multi_centre(most=1), always=True),
-    "multi-centre": _task_by_task(_multi_centre(most=8), always=True),
-    "multi-centre-direction": _task_by_task(_multi_centre(most=8, reduce="direction"), always=True),
+    "compound": _compound,
+    "compound-canonical": partial(_compound, orientation="canonical"),
+    "compound-tiled": partial(_compound, orientation="tiled"),
+    "compound-hadamard": partial(_compound, orientation="hadamard"),
+    "compound-random": partial(_compound, orientation="random"),
+    "spherical": _task_by_task(_of_library("SphericalCodeHead")),
+    "spherical-chosen": _task_by_task(_spherical_chosen),
+    "one-centre": _task_by_task(partial(_multi_centre, most=1), always=True),
+    "multi-centre": _task_by_task(partial(_multi_centre, most=8), always=True),
+    "multi-centre-direction": _task_by_task(
+        partial(_multi_centre, most=8, reduce="direction"), always=True
+    ),
     "correlated": _task_by_task(_correlated),
-    "nearest": _task_by_task(_nearest(gradient=False)),
-    "nearest-gradient": _task_by_task(_nearest(gradient=True)),
-    "class-mean": _task_by_task(_class_mean(centred=True)),
-    "prototypes": _task_by_task(_class_mean(centred=False)),
-    "prototypes-bf16": _task_by_task(_prototypes),
+    "nearest": _task_by_task(_of_library("NearestETFHead")),
+    "nearest-gradient": _task_by_task(_of_library("NearestETFHead", gradient=True)),
+    "class-mean": _task_by_task(_of_library("ClassMeanHead")),
+    "prototypes": _task_by_task(_of_library("ClassMeanHead", centred=False)),
+    "prototypes-bf16": _task_by_task(_of_library("PrototypeHead")),
 }
 """Heads by name; "compound" has the library's default orientation. "multi-centre" gives rare
 classes up to eight centres and adds their scores up, "multi-centre-direction" takes the direction

@@ -16,6 +16,7 @@ from recipes.adaptation.runs import adapt, adapted_network, make_network, pretra
 from recipes.adaptation.settings import ALL, HEAD, Adaptation, Pretraining, Schedule
 from recipes.data.images import ImageData, ImageSet
 from recipes.data.options import DataOptions
+from recipes.training import one_process
 
 pytestmark = pytest.mark.recipes
 
@@ -271,6 +272,6 @@ def test_several_processes_are_refused(tmp_path, monkeypatch):
     class Two:
         num_processes = 2
 
-    monkeypatch.setattr(runs, "process_state", Two)
+    monkeypatch.setattr(one_process, "process_state", Two)
     with pytest.raises(ValueError, match="takes one"):
         pretrain(pretraining(tmp_path))
