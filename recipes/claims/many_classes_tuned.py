@@ -19,6 +19,11 @@ from recipes.claims.loss_or_head import lines as sizes
 from recipes.claims.record import Evidence
 from recipes.pages.tables import Line
 
+LOWER: Settings = {**BASE, "lr": 1e-2}
+"""Tuning begins at a third of the learning rate of the claim loss-or-head: from 0.03 on (the seed
+of the trials, 4,000 characters) nn.Linear was best with the lowest rate of the grid, 38% of the
+images held out with 0.01 against 19% with 0.03; here 0.03 and 0.0033 are in the grid."""
+
 CODE = "fixed code"
 D32, D64 = "100 classes in 32 dimensions", "100 classes in 64 dimensions"
 COMPARED = {name: HEADS[name] for name in (LINEAR, COSINES_NONL, ROWS)}
@@ -77,7 +82,7 @@ CLAIM = Claim(
         "dimensions nn.Linear is ahead of class means and of a fixed code."
     ),
     plans={
-        "reduced": Plan("glyphs", BASE, _variants(REGIMES), seeds=(40, 41, 42), trials=7),
+        "reduced": Plan("glyphs", LOWER, _variants(REGIMES), seeds=(40, 41, 42), trials=7),
         "full": Plan(
             "glyphs",
             {**BASE, "backbone": "resnet18", "width": 64, "lr": 3e-3},
