@@ -65,7 +65,7 @@ def _claim(claim: Claim, options: Options, state: PartialState) -> None:
     place = options.output / f"{claim.name}.json"
     if options.render_only:
         found = read_record(Judged, place)
-        judged = replace(found, criteria=claim.judge(found.evidence))
+        judged = replace(found, criteria=list(claim.judge(found.evidence)))
     else:
         judged = gather(claim, options)
     if state.is_main_process:

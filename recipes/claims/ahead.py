@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from recipes.claims.claim import SMALL_CNN, Claim, Criterion, Plan, Settings, Variant
 from recipes.claims.record import Evidence, Record, differences, last_accuracy, points_ahead
@@ -79,7 +79,7 @@ def _head(kind: str, loss: str) -> Settings:
     return {"head": head, "feature_norm": "unit", "loss": loss}
 
 
-def judge(evidence: Evidence) -> list[Criterion]:
+def judge(evidence: Evidence) -> Iterator[Criterion]:
     """The best fixed head of each regime against the best learned one."""
     regimes = list(dict.fromkeys(name.partition(":")[0] for name in evidence))
     pairs = {regime: [chosen(evidence, regime, kind) for kind in KINDS] for regime in regimes}
@@ -91,26 +91,22 @@ def judge(evidence: Evidence) -> list[Criterion]:
         regimes, key=lambda r: validated(evidence[pairs[r][1]]) - validated(evidence[pairs[r][0]])
     )
     why = "half a point is what a user would not notice; best by the images held out in tuning"
-    return [
-        *(
-            Criterion(
-                f"{regime}: test accuracy of the best fixed head ({_loss(pairs[regime][1])}) less "
-                f"that of the best learned one ({_loss(pairs[regime][0])}), in points",
-                values,
-                "at least",
-                -0.5,
-                why,
-            )
-            for regime, values in ahead.items()
-        ),
-        Criterion(
-            f"the same where tuning promised most ({hoped})",
-            ahead[hoped],
+    for regime, values in ahead.items():
+        yield Criterion(
+            f"{regime}: test accuracy of the best fixed head ({_loss(pairs[regime][1])}) less "
+            f"that of the best learned one ({_loss(pairs[regime][0])}), in points",
+            values,
             "at least",
-            0.0,
-            "ahead in one regime at least; which one was chosen by the images held out",
-        ),
-    ]
+            -0.5,
+            why,
+        )
+    yield Criterion(
+        f"the same where tuning promised most ({hoped})",
+        ahead[hoped],
+        "at least",
+        0.0,
+        "ahead in one regime at least; which one was chosen by the images held out",
+    )
 
 
 def chosen(evidence: Evidence, regime: str, kind: str) -> str:

@@ -178,7 +178,7 @@ class Claim:
     title: str
     says: str
     plans: Mapping[Size, Plan]
-    judge: Callable[[Evidence], list[Criterion]]
+    judge: Callable[[Evidence], Iterable[Criterion]]
     measures: tuple[str, ...]
     examine: Callable[[Network, ImageData, RunResult], DataclassInstance] | None = None
     lines: Callable[[Evidence], list[Line]] = lambda _: []

@@ -54,12 +54,8 @@ def fine_tuned(config: RunConfig, *, head: dict[str, Any]) -> RunResult:
     return adapt(run)
 
 
-def judge(evidence: Evidence) -> list[Criterion]:
+def judge(evidence: Evidence) -> Iterator[Criterion]:
     """Class means, and the fixed head, against nn.Linear, in the domain and out of it."""
-    return [*_out_of_domain(evidence), *_in_domain(evidence)]
-
-
-def _out_of_domain(evidence: Evidence) -> Iterator[Criterion]:
     others = shifted(evidence[LEARNED])
     for name, why in (
         (CLASS_MEANS, "the paper: class means are more accurate out of the domain"),
@@ -72,9 +68,6 @@ def _out_of_domain(evidence: Evidence) -> Iterator[Criterion]:
             1.0,
             why,
         )
-
-
-def _in_domain(evidence: Evidence) -> Iterator[Criterion]:
     for name in (CLASS_MEANS, ETF):
         yield accuracy_ahead(
             evidence, (name, LEARNED), "at least", -0.5, "at no loss in the domain of the training"

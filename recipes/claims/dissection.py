@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from operator import attrgetter
@@ -145,43 +145,39 @@ def _centred(rows: Tensor) -> Tensor:
     return rows - rows.mean(0)
 
 
-def judge(evidence: Evidence) -> list[Criterion]:
+def judge(evidence: Evidence) -> Iterator[Criterion]:
     """Parts stand in their own task's frame alone, and add up to the whole."""
-    found = []
     for head in HEADS:
         ends = [moments.after for moments in extras(evidence[head], Dissections)]
-        found += [
-            Criterion(
-                f"{head}: cosine of a part's class means with its own task's class vectors",
-                _mean_of_parts([end.own for end in ends]),
-                "at least",
-                0.9,
-                "within 26 degrees, both parts together; a random direction has 0 on average",
-            ),
-            Criterion(
-                f"{head}: mean |cosine| with the other task's class vectors",
-                _mean_of_parts([end.other for end in ends]),
-                "at most",
-                0.1,
-                "what random vectors have at d = 60",
-            ),
-            Criterion(
-                f"{head}: spread of a part's features within classes over that between them",
-                _mean_of_parts([end.spread for end in ends]),
-                "at most",
-                0.1,
-                "an order of magnitude: features of one class are close to one another",
-            ),
-            Criterion(
-                f"{head}: cosine of whole images' mean features with the sums of their parts",
-                [end.sum for end in ends],
-                "at least",
-                0.9,
-                "within 26 degrees; of two equally long parts, one alone has 0.71. The "
-                "table says what an untrained network has",
-            ),
-        ]
-    return found
+        yield Criterion(
+            f"{head}: cosine of a part's class means with its own task's class vectors",
+            _mean_of_parts([end.own for end in ends]),
+            "at least",
+            0.9,
+            "within 26 degrees, both parts together; a random direction has 0 on average",
+        )
+        yield Criterion(
+            f"{head}: mean |cosine| with the other task's class vectors",
+            _mean_of_parts([end.other for end in ends]),
+            "at most",
+            0.1,
+            "what random vectors have at d = 60",
+        )
+        yield Criterion(
+            f"{head}: spread of a part's features within classes over that between them",
+            _mean_of_parts([end.spread for end in ends]),
+            "at most",
+            0.1,
+            "an order of magnitude: features of one class are close to one another",
+        )
+        yield Criterion(
+            f"{head}: cosine of whole images' mean features with the sums of their parts",
+            [end.sum for end in ends],
+            "at least",
+            0.9,
+            "within 26 degrees; of two equally long parts, one alone has 0.71. The "
+            "table says what an untrained network has",
+        )
 
 
 def _mean_of_parts(values: Sequence[Sequence[float]]) -> list[float]:

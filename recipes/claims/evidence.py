@@ -46,7 +46,7 @@ def gather(claim: Claim, request: Request) -> Judged:
     evidence: dict[str, list[Record]] = {name: [] for name in plan.variants}
     for (name, _, config), result in zip(runs, results, strict=True):
         evidence[name].append(_record(claim, config, result, tuned[name]))
-    criteria = claim.judge(evidence)
+    criteria = list(claim.judge(evidence))
     return Judged(claim.name, request.size, evidence, criteria, results[0].provenance)
 
 

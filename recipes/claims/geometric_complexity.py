@@ -108,12 +108,8 @@ ONE_LOSS = (
 )
 
 
-def judge(evidence: Evidence) -> list[Criterion]:
+def judge(evidence: Evidence) -> Iterator[Criterion]:
     """Networks of one training loss are the more collapsed, the simpler their features."""
-    return [*_trends(evidence), _penalised(evidence)]
-
-
-def _trends(evidence: Evidence) -> Iterator[Criterion]:
     for title, names in SWEEPS.items():
         yield Criterion(
             f"{title}: rank correlation of geometric complexity and CDNV at training loss {STOP:g}",
@@ -122,14 +118,11 @@ def _trends(evidence: Evidence) -> Iterator[Criterion]:
             0.8,
             ONE_LOSS,
         )
-
-
-def _penalised(evidence: Evidence) -> Criterion:
     plain, penalised = (
         _numbers(evidence[name], moment=stopped, name="cdnv")
         for name in (PLAIN, f"penalty {PENALTIES[-1]:g}")
     )
-    return Criterion(
+    yield Criterion(
         "CDNV with the strongest penalty over that without, at one training loss",
         quotients(penalised, plain),
         "at most",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -49,30 +49,24 @@ def examine(network: Network, data: ImageData, _: RunResult) -> Prediction:
     return Prediction(class_cosines(best.weight, data.tasks))
 
 
-def judge(evidence: Evidence) -> list[Criterion]:
+def judge(evidence: Evidence) -> Iterator[Criterion]:
     """Unequal tasks collapse as equal ones do; where samples are unequal, theory gives the angles.
 
     A prediction that is closer to the learned cosines than the balanced ETFs are, but not by half,
     would not be worth its name.
     """
     found = collapse(evidence[UNEQUAL])
-    return [
-        *(
-            replace(found[measure], statement=f"{UNEQUAL}: {found[measure].statement}")
-            for measure in STILL_SIMPLE
-        ),
-        *(
-            Criterion(
-                f"{name}: distance of the cosines from the predicted ones, as a share of that from "
-                "balanced ETFs",
-                [_ratio(record) for record in evidence[name]],
-                "at most",
-                0.5,
-                "at a ratio of a half three quarters of the squared distance are explained",
-            )
-            for name in (CLASSES, PAIRS)
-        ),
-    ]
+    for measure in STILL_SIMPLE:
+        yield replace(found[measure], statement=f"{UNEQUAL}: {found[measure].statement}")
+    for name in (CLASSES, PAIRS):
+        yield Criterion(
+            f"{name}: distance of the cosines from the predicted ones, as a share of that from "
+            "balanced ETFs",
+            [_ratio(record) for record in evidence[name]],
+            "at most",
+            0.5,
+            "at a ratio of a half three quarters of the squared distance are explained",
+        )
 
 
 def _ratio(record: Record) -> float:

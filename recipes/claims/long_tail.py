@@ -64,12 +64,8 @@ def examine(network: Network, data: ImageData, result: RunResult) -> Shots:  # n
     return Shots(*(float(hits[own].double().mean()) if own.any() else None for own in groups))
 
 
-def judge(evidence: Evidence) -> list[Criterion]:
+def judge(evidence: Evidence) -> Iterator[Criterion]:
     """Logit adjustment helps either head where classes are unequal, and the fixed head keeps up."""
-    return [*_adjusted(evidence), *_kept_up(evidence)]
-
-
-def _adjusted(evidence: Evidence) -> Iterator[Criterion]:
     for ratio in RATIOS[1:]:
         for head in HEADS:
             plain, adjusted = (evidence[_name(ratio, head, loss)] for loss in LOSSES)
@@ -82,9 +78,6 @@ def _adjusted(evidence: Evidence) -> Iterator[Criterion]:
                 "test classes are balanced: twice what an accuracy of 35% on 2,000 images is known "
                 "to (one standard error)",
             )
-
-
-def _kept_up(evidence: Evidence) -> Iterator[Criterion]:
     for ratio in RATIOS:
         fixed, learned = (evidence[_name(ratio, head, LOSSES[1])] for head in HEADS[::-1])
         yield Criterion(

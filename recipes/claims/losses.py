@@ -73,18 +73,11 @@ def examine(network: Network, data: ImageData, result: RunResult) -> Gap:  # noq
     return Gap(float((right - others).double().mean()))
 
 
-def judge(evidence: Evidence) -> list[Criterion]:
+def judge(evidence: Evidence) -> Iterator[Criterion]:
     """Learned heads collapse under every loss, to its own gap; accuracies are alike."""
-    return [*_collapsed(evidence), *_accurate(evidence), *_gaps(evidence), *_matched(evidence)]
-
-
-def _collapsed(evidence: Evidence) -> Iterator[Criterion]:
     for loss in LOSSES:
         for criterion in collapse(evidence[f"learned-norm, {loss}"]).values():
             yield replace(criterion, statement=f"{loss}: {criterion.statement}")
-
-
-def _accurate(evidence: Evidence) -> Iterator[Criterion]:
     for head in KINDS:
         by_loss = [last_accuracy(evidence[f"{head}, {loss}"]) for loss in LOSSES]
         yield Criterion(
@@ -94,9 +87,6 @@ def _accurate(evidence: Evidence) -> Iterator[Criterion]:
             1.0,
             "test accuracies near 99% of about 800 images are known to 0.7 points (95%)",
         )
-
-
-def _gaps(evidence: Evidence) -> Iterator[Criterion]:
     for head in KINDS:
         for loss, gap in GAPS.items():
             yield Criterion(
@@ -106,9 +96,6 @@ def _gaps(evidence: Evidence) -> Iterator[Criterion]:
                 CLOSE[loss],
                 "a twentieth of the gap, rounded: regularisation takes some of it",
             )
-
-
-def _matched(evidence: Evidence) -> Iterator[Criterion]:
     for loss in GAPS:
         name = f"compound, {loss}, matched scale"
         yield Criterion(

@@ -79,19 +79,12 @@ GRAPH = (
 )
 
 
-def judge(evidence: Evidence) -> list[Criterion]:
+def judge(evidence: Evidence) -> Iterator[Criterion]:
     """Four layers keep fewer directions than there are classes, two do not, and all images fit."""
-    return [*_fitted(evidence), *_ranks(evidence), *_spread(evidence)]
-
-
-def _fitted(evidence: Evidence) -> Iterator[Criterion]:
     why = "a rank that is low because training failed says nothing"
     for name, own in evidence.items():
         accuracy = last_accuracy(own, "train")
         yield Criterion(f"{name}: training accuracy", accuracy, "at least", 0.99, why)
-
-
-def _ranks(evidence: Evidence) -> Iterator[Criterion]:
     yield Criterion(
         f"{SHALLOW}: rank of the class means before layer 2",
         final(evidence[SHALLOW], "rank 2"),
@@ -118,9 +111,6 @@ def _ranks(evidence: Evidence) -> Iterator[Criterion]:
         0.5,
         "the more decay, the lower the rank; ranks are whole numbers, so less than a half is none",
     )
-
-
-def _spread(evidence: Evidence) -> Iterator[Criterion]:
     for name in (SHALLOW, DEEP, DECAYED):
         yield Criterion(
             f"{name}: NC1 before the last layer",

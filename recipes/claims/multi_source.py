@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from recipes.claims.claim import (
     BATCH_NORM,
     SMALL_CNN,
@@ -33,7 +35,7 @@ VARIANTS = {
 }
 
 
-def judge(evidence: Evidence) -> list[Criterion]:
+def judge(evidence: Evidence) -> Iterator[Criterion]:
     """Every task collapses as it would alone, and fixed heads are as accurate."""
     tenth = "a tenth of its start: collapse is a fall by an order of magnitude"
     as_nc1 = "a tenth of its start, as for M_NC1"
@@ -48,22 +50,16 @@ def judge(evidence: Evidence) -> list[Criterion]:
         ("M_NC3 of the learned head, as a share of its start", fall, "m_nc3", 0.1, as_nc1),
         ("M_NC4 of the learned head", final, "m_nc4", 0.01, "one decision in a hundred"),
     )
-    return [
-        *(
-            Criterion(statement, number(evidence["learned-norm"], measure), "at most", most, why)
-            for statement, number, measure, most, why in limits
-        ),
-        *(
-            accuracy_ahead(
-                evidence,
-                pair,
-                "at least",
-                -1.0,
-                "an accuracy of 80% on 2,500 images is known to 1.6 points (95%); less than that",
-            )
-            for pair in (("compound", "learned"), ("compound, batch norm", "learned-norm"))
-        ),
-    ]
+    for statement, number, measure, most, why in limits:
+        yield Criterion(statement, number(evidence["learned-norm"], measure), "at most", most, why)
+    for pair in (("compound", "learned"), ("compound, batch norm", "learned-norm")):
+        yield accuracy_ahead(
+            evidence,
+            pair,
+            "at least",
+            -1.0,
+            "an accuracy of 80% on 2,500 images is known to 1.6 points (95%); less than that",
+        )
 
 
 CLAIM = Claim(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from statistics import fmean
 
@@ -37,23 +38,22 @@ VARIANTS = {
 FIXED = ("compound", "compound-hadamard", "fixed midway")
 
 
-def judge(evidence: Evidence) -> list[Criterion]:
+def judge(evidence: Evidence) -> Iterator[Criterion]:
     """No accuracy lost to the plain learned head, and no head parameters that are trained."""
     why = "within 0.2 points of the plain learned head or better, after as many epochs"
     compound, learned = (
         [record.counts.optimizer_state_bytes for record in evidence[name]]
         for name in ("compound", "learned")
     )
-    return [
-        *(accuracy_ahead(evidence, (name, "learned"), "at least", -0.2, why) for name in FIXED),
-        Criterion(
-            "optimiser state of compound, as a share of learned's",
-            quotients(compound, learned),
-            "at most",
-            0.999,
-            "less by more than rounding: the head's share of this small network",
-        ),
-    ]
+    for name in FIXED:
+        yield accuracy_ahead(evidence, (name, "learned"), "at least", -0.2, why)
+    yield Criterion(
+        "optimiser state of compound, as a share of learned's",
+        quotients(compound, learned),
+        "at most",
+        0.999,
+        "less by more than rounding: the head's share of this small network",
+    )
 
 
 def lines(evidence: Evidence) -> list[Line]:

@@ -141,12 +141,8 @@ VARIANTS = {
 }
 
 
-def judge(evidence: Evidence) -> list[Criterion]:
+def judge(evidence: Evidence) -> Iterator[Criterion]:
     """A fixed head costs nothing, collapses, and its angles matter."""
-    return [*_errors(evidence), *_collapse(evidence), _angles(evidence)]
-
-
-def _errors(evidence: Evidence) -> Iterator[Criterion]:
     for data in DATA:
         yield Criterion(
             f"{data}: normalised test error, fixed head less learned",
@@ -155,9 +151,6 @@ def _errors(evidence: Evidence) -> Iterator[Criterion]:
             0.01,
             "a hundredth of the targets' variance is what is given for a head without weights",
         )
-
-
-def _collapse(evidence: Evidence) -> Iterator[Criterion]:
     for data in DATA:
         yield Criterion(
             f"{data}: NRC1, fixed head less learned",
@@ -173,11 +166,8 @@ def _collapse(evidence: Evidence) -> Iterator[Criterion]:
             0.15,
             "the paper: learned heads have the Gram matrix that follows from the targets",
         )
-
-
-def _angles(evidence: Evidence) -> Criterion:
     each = [_less(evidence, data, "fixed", "identity", "nmse") for data in DATA]
-    return Criterion(
+    yield Criterion(
         "normalised test error, fixed head less equal orthogonal rows: median of the data sets",
         [median(seed) for seed in zip(*each, strict=True)],
         "at most",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 
 from recipes.claims.claim import Claim, Criterion, Plan, Relation, Settings, Variant, accuracy_ahead
@@ -91,40 +91,34 @@ AHEAD: tuple[tuple[HeadName, HeadName, float, str], ...] = (
 """How far a head has to be ahead of another with the small buffers, in points of accuracy."""
 
 
-def judge(evidence: Evidence) -> list[Criterion]:
+def judge(evidence: Evidence) -> Iterator[Criterion]:
     """What the paper says of learned heads, and what was found of fixed ones."""
     data = data_sets(evidence)[0]
     deep = [final(evidence[_name(data, "learned", buffer)], "deep") for buffer in (0.0, 0.005)]
-    return [
-        *(
-            Criterion(
-                f"{head}, buffer {buffer:.1%}: {MEASURES[measure]}",
-                final(evidence[_name(data, head, buffer)], measure),
-                relation,
-                threshold,
-                why,
-            )
-            for head, buffer, measure, relation, threshold, why in RULES
-        ),
-        Criterion(
-            "learned: deep forgetting without a buffer less that with 0.5%",
-            differences(*deep),
-            "at least",
-            0.15,
-            ASYMMETRY,
-        ),
-        *(
-            accuracy_ahead(
+    for head, buffer, measure, relation, threshold, why in RULES:
+        yield Criterion(
+            f"{head}, buffer {buffer:.1%}: {MEASURES[measure]}",
+            final(evidence[_name(data, head, buffer)], measure),
+            relation,
+            threshold,
+            why,
+        )
+    yield Criterion(
+        "learned: deep forgetting without a buffer less that with 0.5%",
+        differences(*deep),
+        "at least",
+        0.15,
+        ASYMMETRY,
+    )
+    for head, other, threshold, why in AHEAD:
+        for buffer in SMALL:
+            yield accuracy_ahead(
                 evidence,
                 (_name(data, head, buffer), _name(data, other, buffer)),
                 "at least",
                 threshold,
                 why,
             )
-            for head, other, threshold, why in AHEAD
-            for buffer in SMALL
-        ),
-    ]
 
 
 def data_sets(evidence: Evidence) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import fmean
@@ -194,31 +195,25 @@ VARIANTS = {
 }
 
 
-def judge(evidence: Evidence) -> list[Criterion]:
+def judge(evidence: Evidence) -> Iterator[Criterion]:
     """With either head, tasks look at more of the same image the more their labels agree."""
-    found = []
     for head in HEADS:
         overlaps = [examined(evidence[_name(head, share)], Saliency, "overlap") for share in SHARES]
-        found.append(
-            Criterion(
-                f"{head}: overlap at agreement {SHARES[-1]:g} less that at {SHARES[0]:g}",
-                differences(overlaps[-1], overlaps[0]),
-                "at least",
-                RISE,
-                "one part in twenty of what a task looks at; the overlap lies between 0 and 1",
-            )
+        yield Criterion(
+            f"{head}: overlap at agreement {SHARES[-1]:g} less that at {SHARES[0]:g}",
+            differences(overlaps[-1], overlaps[0]),
+            "at least",
+            RISE,
+            "one part in twenty of what a task looks at; the overlap lies between 0 and 1",
         )
         steps = [differences(after, before) for before, after in pairwise(overlaps)]
-        found.append(
-            Criterion(
-                f"{head}: smallest step of the overlap from one agreement to the next",
-                [min(of_seed) for of_seed in zip(*steps, strict=True)],
-                "at least",
-                0.0,
-                "it rises with correlation, and does not fall anywhere",
-            )
+        yield Criterion(
+            f"{head}: smallest step of the overlap from one agreement to the next",
+            [min(of_seed) for of_seed in zip(*steps, strict=True)],
+            "at least",
+            0.0,
+            "it rises with correlation, and does not fall anywhere",
         )
-    return found
 
 
 def lines(evidence: Evidence) -> list[tuple[str, ...]]:

@@ -108,12 +108,8 @@ def fuzziness(network: Network, data: ImageSet) -> list[float]:
     return [separation_fuzziness(own.class_statistics()) for own in watched.measures.values()]
 
 
-def judge(evidence: Evidence) -> list[Criterion]:
+def judge(evidence: Evidence) -> Iterator[Criterion]:
     """A straight line in logarithms, what it takes, and what becomes of unseen classes."""
-    return [*_law(evidence), *_controls(evidence), *_phases(evidence)]
-
-
-def _law(evidence: Evidence) -> Iterator[Criterion]:
     for name in LAWFUL:
         yield Criterion(
             f"{name}: correlation of the layer with the logarithm of its fuzziness",
@@ -129,9 +125,6 @@ def _law(evidence: Evidence) -> Iterator[Criterion]:
             0.05,
             "classes have to be separated, or the line says nothing",
         )
-
-
-def _controls(evidence: Evidence) -> Iterator[Criterion]:
     for name in CONTROLS:
         yield Criterion(
             f"{name}: the same correlation",
@@ -140,9 +133,6 @@ def _controls(evidence: Evidence) -> Iterator[Criterion]:
             -0.8,
             "ours: without one of the two there is no such line",
         )
-
-
-def _phases(evidence: Evidence) -> Iterator[Criterion]:
     found = extras(evidence[PHASES], Layers)
     why = "ours: early layers help classes that were not trained on, late ones collapse them"
     yield Criterion(

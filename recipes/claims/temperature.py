@@ -47,12 +47,8 @@ VARIANTS = {
 }
 
 
-def judge(evidence: Evidence) -> list[Criterion]:
+def judge(evidence: Evidence) -> Iterator[Criterion]:
     """Margins and accuracy rise with the scale, and no loss is below the optimum's."""
-    return [*_rises(evidence), *_floors(evidence)]
-
-
-def _rises(evidence: Evidence) -> Iterator[Criterion]:
     for smaller, larger in pairwise(_name("learned", s) for s in LEARNED):
         yield Criterion(
             f"margin of the class vectors, {larger} less {smaller}",
@@ -68,9 +64,6 @@ def _rises(evidence: Evidence) -> Iterator[Criterion]:
             0.0,
             "what the source says; images learned by heart need not follow",
         )
-
-
-def _floors(evidence: Evidence) -> Iterator[Criterion]:
     for scale in FIXED:
         name = _name("fixed", scale)
         floor = sphere_optimum(CLASSES, scale).loss

@@ -67,12 +67,8 @@ VARIANTS = {
 }
 
 
-def judge(evidence: Evidence) -> list[Criterion]:
+def judge(evidence: Evidence) -> Iterator[Criterion]:
     """What collapses on two classes is lost for ten, unless it collapses on these."""
-    return [*_transfer(evidence), *_layers(evidence)]
-
-
-def _transfer(evidence: Evidence) -> Iterator[Criterion]:
     accuracy = {name: last_accuracy(records) for name, records in evidence.items()}
     parity, digit = ([accuracy[_name(own, e)] for e in CHECKPOINTS] for own in LABELS)
     yield Criterion(
@@ -100,6 +96,17 @@ def _transfer(evidence: Evidence) -> Iterator[Criterion]:
         "ours, the control: longer training alone does not harm, if the classes are those asked "
         "for later",
     )
+    for epoch in CHECKPOINTS:
+        records = evidence[_name(LABELS[0], epoch)]
+        values = zip(*(initial(records, f"source_{layer}") for layer in LAYERS), strict=True)
+        yield Criterion(
+            f"parity, {epoch} epochs: largest quotient of a layer's variance and that of the layer "
+            "before it",
+            [max(after / before for before, after in pairwise(own)) for own in values],
+            "at most",
+            1.0,
+            "the paper: collapse cascades, later layers are more collapsed",
+        )
 
 
 def correlations(evidence: Evidence) -> list[float]:
@@ -119,20 +126,6 @@ def correlations(evidence: Evidence) -> list[float]:
         fitted = [(x, y) for loss, x, y in checkpoints if loss < FITTED]
         found.append(rank_correlation([x for x, _ in fitted], [y for _, y in fitted]))
     return found
-
-
-def _layers(evidence: Evidence) -> Iterator[Criterion]:
-    for epoch in CHECKPOINTS:
-        records = evidence[_name(LABELS[0], epoch)]
-        values = zip(*(initial(records, f"source_{layer}") for layer in LAYERS), strict=True)
-        yield Criterion(
-            f"parity, {epoch} epochs: largest quotient of a layer's variance and that of the layer "
-            "before it",
-            [max(after / before for before, after in pairwise(own)) for own in values],
-            "at most",
-            1.0,
-            "the paper: collapse cascades, later layers are more collapsed",
-        )
 
 
 def lines(evidence: Evidence) -> list[Line]:

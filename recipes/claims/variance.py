@@ -71,10 +71,10 @@ _RULES: tuple[tuple[Literal["train", "test"], Relation, float], ...] = (
 """Split, and the rank correlation that its variance has to have with the size."""
 
 
-def judge(evidence: Evidence) -> list[Criterion]:
+def judge(evidence: Evidence) -> Iterator[Criterion]:
     """More images collapse less in training, and more in testing."""
-    return [
-        Criterion(
+    for split, relation, threshold in _RULES:
+        yield Criterion(
             f"rank correlation of the number of images and the {split} variance",
             correlations(evidence, split),
             relation,
@@ -82,8 +82,6 @@ def judge(evidence: Evidence) -> list[Criterion]:
             "the paper: the larger the training set, the less its features collapse in so many "
             "steps, and the more those of test images do",
         )
-        for split, relation, threshold in _RULES
-    ]
 
 
 def correlations(evidence: Evidence, split: Literal["train", "test"]) -> list[float]:

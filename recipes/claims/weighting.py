@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from recipes.claims.claim import BATCH_NORM, Claim, Criterion, Plan, Variant
 from recipes.claims.record import Evidence, Record, fall, final, last_accuracy, points_ahead
@@ -25,54 +25,48 @@ VARIANTS = {
 }
 
 
-def judge(evidence: Evidence) -> list[Criterion]:
+def judge(evidence: Evidence) -> Iterator[Criterion]:
     """Every strategy ends where equal weights do: the worst of them, seed by seed, decides."""
     by_head = {
         head: [evidence[_name(strategy, head)] for strategy in WEIGHTINGS]
         for head in (LEARNED, FIXED)
     }
     tenth = "a tenth of its start: collapse is a fall by an order of magnitude"
-    return [
-        *(
-            Criterion(
-                f"{head}: largest S_NC1 of all strategies, as a share of its start",
-                _worst([fall(records, "s_nc1_ratio") for records in by_head[head]]),
-                "at most",
-                0.1,
-                tenth,
-            )
-            for head in (LEARNED, FIXED)
-        ),
-        Criterion(
-            "learned-norm: largest S_NC3 of all strategies",
-            _worst([final(records, "s_nc3") for records in by_head[LEARNED]]),
+    for head in (LEARNED, FIXED):
+        yield Criterion(
+            f"{head}: largest S_NC1 of all strategies, as a share of its start",
+            _worst([fall(records, "s_nc1_ratio") for records in by_head[head]]),
             "at most",
-            0.05,
-            "half the mean |cosine| 0.1 of random vectors at d = 60",
+            0.1,
+            tenth,
+        )
+    yield Criterion(
+        "learned-norm: largest S_NC3 of all strategies",
+        _worst([final(records, "s_nc3") for records in by_head[LEARNED]]),
+        "at most",
+        0.05,
+        "half the mean |cosine| 0.1 of random vectors at d = 60",
+    )
+    for head in (LEARNED, FIXED):
+        yield Criterion(
+            f"{head}: largest S_NC5 of all strategies",
+            _worst([final(records, "s_nc5") for records in by_head[head]]),
+            "at most",
+            0.01,
+            "one decision in a hundred",
+        )
+    yield Criterion(
+        "compound less learned-norm with the same strategy, in points, mean over strategies",
+        _means(
+            [
+                points_ahead(fixed, learned)
+                for fixed, learned in zip(by_head[FIXED], by_head[LEARNED], strict=True)
+            ]
         ),
-        *(
-            Criterion(
-                f"{head}: largest S_NC5 of all strategies",
-                _worst([final(records, "s_nc5") for records in by_head[head]]),
-                "at most",
-                0.01,
-                "one decision in a hundred",
-            )
-            for head in (LEARNED, FIXED)
-        ),
-        Criterion(
-            "compound less learned-norm with the same strategy, in points, mean over strategies",
-            _means(
-                [
-                    points_ahead(fixed, learned)
-                    for fixed, learned in zip(by_head[FIXED], by_head[LEARNED], strict=True)
-                ]
-            ),
-            "at least",
-            -0.2,
-            "within 0.2 points of the learned head with the same normalisation, or better",
-        ),
-    ]
+        "at least",
+        -0.2,
+        "within 0.2 points of the learned head with the same normalisation, or better",
+    )
 
 
 def _worst(of_strategies: Sequence[Sequence[float]]) -> list[float]:

@@ -188,4 +188,4 @@ def end_at(record, accuracy):
 
 def criteria_of(claim, evidence):
     """The criteria on evidence of two seeds without a spread."""
-    return claim.judge({name: records * 2 for name, records in evidence.items()})
+    return list(claim.judge({name: records * 2 for name, records in evidence.items()}))

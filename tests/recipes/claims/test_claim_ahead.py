@@ -50,7 +50,7 @@ def test_every_variant_but_the_plain_one_is_tuned_alike():
 
 
 def test_a_fixed_head_that_is_ahead_holds():
-    found = judge(evidence(fixed={"normalized": 0.52}))
+    found = list(judge(evidence(fixed={"normalized": 0.52})))
     assert [criterion.verdict for criterion in found] == ["met"] * (len(REGIMES) + 1)
     for criterion in found:
         assert criterion.values == pytest.approx([2.0] * 5)

@@ -140,7 +140,7 @@ def test_tables_of_claims_about_transfer(name):
     claim = find_claim(name)
     evidence = supporting(claim)
     doubled = {variant: records * 2 for variant, records in evidence.items()}
-    judged = Judged(name, "reduced", doubled, claim.judge(doubled), PROVENANCE)
+    judged = Judged(name, "reduced", doubled, list(claim.judge(doubled)), PROVENANCE)
     cells = [cell for line in numbers_table(claim, judged) for cell in line]
     assert set(evidence) <= set(cells)
     assert not any("nan" in cell for cell in cells)

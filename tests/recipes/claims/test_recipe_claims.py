@@ -127,7 +127,7 @@ def test_evidence_can_be_judged_again_from_its_file(tmp_path):
     found = gather(claim, request(tmp_path))
     kept = from_json(Judged, json.loads(json.dumps(to_json(found), allow_nan=False)))
     assert kept == found
-    assert claim.judge(kept.evidence) == found.criteria
+    assert list(claim.judge(kept.evidence)) == found.criteria
 
 
 RESULTS = Path(__file__).parents[3] / "recipes" / "results" / "claims"
@@ -138,7 +138,7 @@ def test_committed_verdicts_follow_from_their_evidence(file, tmp_path, monkeypat
     written, kept = read_json(file), read_record(Judged, file)
     claim = find_claim(kept.claim)
     assert set(kept.evidence) == set(claim.plans[kept.size].variants)
-    anew = to_json(replace(kept, criteria=claim.judge(kept.evidence)))
+    anew = to_json(replace(kept, criteria=list(claim.judge(kept.evidence))))
     assert {name: anew[name] for name in ("criteria", "verdict")} == {
         name: written[name] for name in ("criteria", "verdict")
     }
@@ -154,7 +154,7 @@ def test_committed_verdicts_follow_from_their_evidence(file, tmp_path, monkeypat
 def test_a_table_of_many_variants_has_a_row_for_each():
     claim = find_claim("weighting")
     evidence = supporting(claim)
-    judged = Judged(claim.name, "reduced", evidence, claim.judge(evidence), PROVENANCE)
+    judged = Judged(claim.name, "reduced", evidence, list(claim.judge(evidence)), PROVENANCE)
     header, *rows = numbers_table(claim, judged)
     assert [row[0] for row in rows] == list(evidence)
     assert header[:2] == ("", "test accuracy, %")
