@@ -312,6 +312,15 @@ def test_heads_tuned_alike_decide_apart(variant, accuracy, failing):
     assert verdicts.count("not met") == failing
 
 
+@pytest.mark.parametrize(("accuracy", "failing"), [(0.93, 0), (0.95, 1), (0.995, 2)])
+def test_most_classes_decide(accuracy, failing):
+    claim = find_claim("most-classes")
+    evidence = supporting(claim)
+    evidence["20,000 characters: nn.Linear"] = [record(COLLAPSED, accuracy=accuracy)]
+    verdicts = [criterion.verdict for criterion in criteria_of(claim, evidence)]
+    assert verdicts.count("not met") == failing
+
+
 def test_the_memory_of_heads_in_training():
     """K = 1,000 and d = 64, behind the same backbone."""
 
