@@ -9,9 +9,10 @@ import pytest
 import torch
 from hypothesis import settings
 
-settings.register_profile("etf_heads", deadline=None)  # a slow machine is no failed law
-settings.register_profile("few", deadline=None, max_examples=10)  # a second environment, in CI
-settings.load_profile("etf_heads")
+# A slow machine is no failed law. Few examples are for CI's second environment, many for releases.
+for profile, examples in {"default": 30, "few": 10, "many": 300}.items():
+    settings.register_profile(profile, deadline=None, max_examples=examples)
+settings.load_profile("default")
 
 collect_ignore = ["codes/two_bases.py"]  # for doctests its class would be made a second time
 if find_spec("timm") is None:  # the core-only environment
@@ -63,5 +64,12 @@ def pytest_xdist_make_scheduler(config, log):
     """A file belongs to one process, which trains what its tests share; the cheap doctests last."""
     from xdist.scheduler import LoadFileScheduling  # noqa: PLC0415
 
+    class Scheduling(LoadFileScheduling):
+        """All tests of kernels belong to one process, too: it compiles these."""
+
+        def _split_scope(self, nodeid):
+            kernels = "tests/kernels"
+            return kernels if nodeid.startswith(kernels) else super()._split_scope(nodeid)
+
     config.option.loadscopereorder = False
-    return LoadFileScheduling(config, log)
+    return Scheduling(config, log)

@@ -3,6 +3,7 @@
 import copy
 import pickle
 import shutil
+from itertools import cycle
 
 import pytest
 import safetensors.torch
@@ -28,17 +29,11 @@ a_few_heads = pytest.mark.parametrize(
 )
 
 
-representatives = pytest.mark.parametrize(
-    "case",
-    [
-        case
-        if any(case is chosen for chosen in REPRESENTATIVES)
-        # Compiling takes seconds, and asks about each part of a head, not about pairs of them.
-        else pytest.param(case, marks=pytest.mark.slow)
-        for case in EVERY_HEAD
-    ],
-    ids=str,
-)
+def few(chosen):
+    """Each head, those that are not among the chosen ones only with ``-m slow``."""
+    kept = set(map(id, chosen))
+    cases = [c if id(c) in kept else pytest.param(c, marks=pytest.mark.slow) for c in EVERY_HEAD]
+    return pytest.mark.parametrize("case", cases, ids=str)
 
 
 def logits(head, h):
@@ -46,8 +41,11 @@ def logits(head, h):
         return all_logits(head.eval()(h))
 
 
-@each_head
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    ("case", "dtype"),
+    list(zip(EVERY_HEAD, cycle([torch.float32, torch.bfloat16, torch.float16]), strict=False)),
+    ids=str,
+)
 def test_low_precision_stays_near_float64(case, dtype):
     h = features(case, 16, dtype=dtype)
     exact = logits(case.make(), h.double())
@@ -142,7 +140,7 @@ def test_a_learned_checkpoint_does_not_overwrite_the_geometry():
         head.load_state_dict(linear.state_dict())
 
 
-@representatives
+@few(REPRESENTATIVES)  # a compiler meets each part of a head, and no pairs of them
 @torch._dynamo.config.patch(error_on_recompile=True)  # one graph for all of them
 def test_compile_fullgraph_for_any_batch_size(case):
     head = case.make(dtype=torch.float32).eval()
@@ -171,7 +169,7 @@ def test_compile_with_inductor(orientation):
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-4)
 
 
-@representatives
+@few(REPRESENTATIVES[::3])  # the tracer is the same, and the graph that is saved torch's own
 def test_export_for_any_batch_size(case, tmp_path):
     head = case.make(dtype=torch.float32).eval()
     example = (features(case, 4, dtype=torch.float32),)

@@ -31,7 +31,7 @@ MAKERS |= {
     "rounded": lambda **o: PrototypeHead(12, {"a": 4, "b": 3}, feature_norm=None, **o),
 }
 COMPILED = (
-    *("nearest", "riemannian", "every-second", "normalised", "means-gradient"),
+    *("nearest", "every-second", "normalised", "means-gradient"),
     *("prototypes", "rounded"),
 )
 each_head = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)

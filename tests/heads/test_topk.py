@@ -5,11 +5,14 @@ import torch
 
 from etf_heads import ClassMeanHead
 from etf_heads.heads import _base
-from tests.cases import EVERY_HEAD, all_logits, features
+from tests.cases import EVERY_HEAD, REPRESENTATIVES, all_logits, features
 
 
-@pytest.mark.parametrize("case", EVERY_HEAD, ids=str)
-@pytest.mark.parametrize("numbers", [1, 2**22])
+@pytest.mark.parametrize(
+    ("case", "numbers"),
+    [*((case, 1) for case in EVERY_HEAD), *((case, 2**22) for case in REPRESENTATIVES)],
+    ids=str,
+)
 def test_topk_is_that_of_the_logits(case, numbers, monkeypatch):
     monkeypatch.setattr(_base, "_BLOCK", numbers)  # k classes at a time, or all
     head = case.make()

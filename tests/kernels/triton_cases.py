@@ -1,5 +1,7 @@
 """Run by test_triton_experimental.py in a process where Triton interprets its functions."""
 
+from itertools import cycle, product
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -26,13 +28,13 @@ def expected(head, h, labels, smoothing, upstream):
     return means, torch.autograd.grad(means, h, upstream.double())[0]
 
 
-@pytest.mark.parametrize(("sizes", "d", "used"), SHAPES)
-@pytest.mark.parametrize("dtype", BOUNDS, ids=str)
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
-@pytest.mark.parametrize("widest", [8, 4096])
-def test_means_and_gradients_are_those_of_dense_scores(  # noqa: PLR0917
-    monkeypatch, sizes, d, used, dtype, smoothing, widest
-):
+# Each shape in narrow and in wide blocks, with dtypes and smoothing in turn.
+CASES = list(zip(product(SHAPES, [8, 4096]), cycle(BOUNDS), cycle([0.0, 0.1, 0.1, 0.0])))
+
+
+@pytest.mark.parametrize(("blocks", "dtype", "smoothing"), CASES)
+def test_means_and_gradients_are_those_of_dense_scores(monkeypatch, blocks, dtype, smoothing):
+    (sizes, d, used), widest = blocks
     monkeypatch.setattr(on_gpu, "_WIDEST", widest)
     orientation = "canonical" if used == sum(sizes) else "tiled"
     head = CompoundETFHead(used, sizes, orientation=orientation, scale=3.0, dtype=torch.float64)

@@ -172,7 +172,7 @@ IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("vgg11", {"pre_logits.fc2.weight"}),
+        pytest.param("vgg11", {"pre_logits.fc2.weight"}, marks=pytest.mark.slow),  # 0.5 GB
         ("test_mambaout", {"head.pre_logits.fc.weight"}),
         ("resnet10t", None),
         ("test_vit", None),

@@ -143,9 +143,10 @@ def test_committed_verdicts_follow_from_their_evidence(file, tmp_path, monkeypat
         name: written[name] for name in ("criteria", "verdict")
     }
     assert len(numbers_table(claim, kept)) > len(claim.measures)
-    if not claim.figures(kept.evidence):  # pictures that all claims have are drawn above
-        monkeypatch.setattr(Figure, "savefig", lambda _, file, **__: file.write("<svg></svg>"))
-    write_claim(claim, kept, tmp_path / "claim.html")
+    own = claim.figures(kept.evidence)
+    # Pictures that all claims have are drawn above.
+    monkeypatch.setattr(Figure, "savefig", lambda _, file, **__: file.write("<svg></svg>"))
+    write_claim(replace(claim, figures=lambda _: own), kept, tmp_path / "claim.html")
     page = (tmp_path / "claim.html").read_text("utf-8")
     assert verdict(kept) in page
     assert kept.provenance.commit in page

@@ -58,13 +58,9 @@ def test_no_scan_is_in_training_and_test():
 
 def test_mnist_has_the_sizes_of_the_paper(tmp_path):
     write_mnist(tmp_path, digits(6, 0), digits(3, 1))
-    data = load_data("label-sets-mnist", DataOptions(root=tmp_path, image_size=14))
-    assert data.train.images.shape == (10 * 3100 + 45 * 200, 1, 14, 14)
-    assert data.test.images.shape == (10 * 800 + 45 * 50, 1, 14, 14)
-    assert load_data("label-sets-mnist", DataOptions(root=tmp_path)).train.images.shape[2:] == (
-        56,
-        56,
-    )
+    data = load_data("label-sets-mnist", DataOptions(root=tmp_path))
+    assert data.train.images.shape == (10 * 3100 + 45 * 200, 1, 56, 56)
+    assert data.test.images.shape == (10 * 800 + 45 * 50, 1, 56, 56)
 
 
 def test_label_sets_heed_no_option_that_chooses_by_labels():

@@ -34,7 +34,7 @@ def few():
     """One size and one loss."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(landscape, "CASES", {"squared error": Case(SquaredError())})
-        patch.setattr(landscape, "SIZES", ((3, 2),) * 3)
+        patch.setattr(landscape, "SIZES", ((3, 2),))
         yield
 
 
@@ -67,7 +67,7 @@ def test_a_wrong_closed_form_is_found_out(monkeypatch):
 def test_vectors_of_unit_length(monkeypatch):
     case = Case(normalised=5.0)
     monkeypatch.setattr(landscape, "CASES", {"normalised": case})
-    monkeypatch.setattr(landscape, "SIZES", ((3, 2),) * 3)
+    monkeypatch.setattr(landscape, "SIZES", ((3, 2),))
     saddles, below, descent = landscape_checks(2, seed=10)
     assert (saddles.holds, below.holds, descent.holds) == (True, True, True)
     assert 6 >= below.points >= saddles.points > 0
