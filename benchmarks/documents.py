@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 from benchmarks.decision import DECISION, ahead_table, decision, markdown
 from benchmarks.freshness import RESULTS
-from benchmarks.sections.heads import ratio_table, timed
-from benchmarks.sections.many_classes import memory_table, times_table
+from benchmarks.sections import heads as heads_section
+from benchmarks.sections import many_classes as many_section
 from benchmarks.sections.savings import architecture_table
 from benchmarks.sections.training import sizes_of, step_table
 from recipes.claims import CLAIMS, find_claim
@@ -131,6 +131,10 @@ def _steps(result: Any) -> list[Line]:
     return step_table(sizes_of(result))
 
 
+def _head_steps(result: Any) -> list[Line]:
+    return heads_section.ratio_table(heads_section.steps_of(result))
+
+
 def _judged(*results: Any) -> str:
     """Every claim: what is said, the verdict, the criteria."""
     by_name = _by_name(results)
@@ -167,24 +171,26 @@ def _by_name(results: Iterable[Any]) -> dict[str, Judged]:
 def _numbers(result: Any) -> str:
     """A line a variant, from the evidence of the claim."""
     judged = from_json(Judged, result)
-    numbers = numbers_table(find_claim(judged.claim), judged)
-    if len(judged.evidence) <= MANY_VARIANTS:
-        numbers = list(zip(*numbers, strict=True))
-    return f"{markdown(numbers)}\n\n{claim_verdict(judged)}"
+    return f"{_variants(judged)}\n\n{claim_verdict(judged)}"
 
 
 def _study(result: Any) -> str:
     """The verdict on a claim, its criteria, and a line for each variant."""
     judged = from_json(Judged, result)
-    numbers = numbers_table(find_claim(judged.claim), judged)
-    if numbers[0][1:] == tuple(judged.evidence):
-        numbers = list(zip(*numbers, strict=True))
     criteria = markdown(criteria_table(judged))
-    return f"**{claim_verdict(judged)}**\n\n{criteria}\n\n{markdown(numbers)}"
+    return f"**{claim_verdict(judged)}**\n\n{criteria}\n\n{_variants(judged)}"
+
+
+def _variants(judged: Judged) -> str:
+    numbers = numbers_table(find_claim(judged.claim), judged)
+    if len(judged.evidence) <= MANY_VARIANTS:
+        numbers = list(zip(*numbers, strict=True))
+    return markdown(numbers)
 
 
 def _step_costs(result: Any) -> str:
-    times, memory = markdown(times_table(result)), markdown(memory_table(result))
+    steps = many_section.steps_of(result)
+    times, memory = (markdown(steps.table(cell)) for cell in (steps.time, steps.memory))
     return f"Milliseconds a step:\n\n{times}\n\nPeak memory of a step:\n\n{memory}"
 
 
@@ -199,7 +205,7 @@ PARTS = (
     Part(AHEAD, "README.md", lambda r: ahead_table(from_json(Judged, r)), fenced=False),
     Part("recipes/results/multi-digits.json", "README.md", _comparison),
     Part("benchmarks/results/savings.json", COSTS, _of_table(_savings)),
-    Part("benchmarks/results/heads.json", COSTS, _of_table(lambda r: ratio_table(*timed(r)))),
+    Part("benchmarks/results/heads.json", COSTS, _of_table(_head_steps)),
     Part("benchmarks/results/training.json", COSTS, _of_table(_steps)),
     Part("recipes/results/claims/many-classes.json", MANY, _numbers, fenced=False),
     Part("recipes/results/claims/loss-or-head.json", MANY, _numbers, fenced=False),

@@ -77,8 +77,8 @@ def _claim(name: str, *measures: str) -> Result:
 
 RESULTS = (
     _benchmark("collapse", "etf_heads/collapse"),
-    _benchmark("heads", *HEADS, *LOSSES),
-    _benchmark("many_classes", *HEADS, *LOSSES),
+    _benchmark("heads", "benchmarks/linear.py", *HEADS, *LOSSES),
+    _benchmark("many_classes", "benchmarks/linear.py", *HEADS, *LOSSES),
     _benchmark("nearest_etf", *HEADS),
     _benchmark("savings", "benchmarks/published.py", "etf_heads/surgery"),
     _benchmark("training", *TRAINING),

@@ -30,7 +30,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -48,6 +47,15 @@ from benchmarks.harness import (
     step_memory,
     write_result,
 )
+from benchmarks.linear import (
+    RIVALS,
+    LinearLoss,
+    Step,
+    has_chunked_loss,
+    linear_loss,
+    rivals_for,
+    training_step,
+)
 from etf_heads import CompoundETFHead, kernels
 from etf_heads.losses import CompoundCrossEntropy
 
@@ -61,7 +69,6 @@ EAGER = "tiled-eager"
 FUSED = ("tiled-fused", "hadamard-fused", "canonical-fused")
 FLOORS = ("copy", "ready")
 LEARNED = ("linear", "linear-fused-adamw", "linear-joined", "linear-chunked")
-RIVALS = {"liger": "liger_kernel", "cce": "cut_cross_entropy"}
 COMPILED = ("linear", "tiled", "tiled-fused")
 COMPILED_SIZES = ((256, 512, 1, 100), (256, 2048, 1, 1000))
 LARGE = 1_000_000  # weights of a learned head from which on memory is of interest
@@ -83,8 +90,6 @@ SIZES = (
 )
 ON_A_GPU = ((4096, 2048, 1, 1000), (4096, 4096, 1, 4096), (16384, 768, 1, 768))
 
-Step = Callable[[], object]
-
 
 def make_step(method: str, size: Sequence[int], device: str) -> Step:
     """A training step of one way, with its head, optimiser and batch in memory."""
@@ -100,17 +105,7 @@ def make_step(method: str, size: Sequence[int], device: str) -> Step:
     loss, parameters = _loss(name, (dim, tasks, classes), labels, device)
     if method.endswith("-compiled"):
         loss = torch.compile(loss)
-    fused = True if name in LEARNED[1:] else None
-    optimizer = torch.optim.AdamW(parameters, fused=fused) if parameters else None
-
-    def step() -> None:
-        features.grad = None
-        loss(features).backward()
-        if optimizer is not None:
-            optimizer.step()
-            optimizer.zero_grad()
-
-    return step
+    return training_step(features, partial(loss, features), parameters, fused=name in LEARNED[1:])
 
 
 def _loss(
@@ -123,20 +118,19 @@ def _loss(
     if name == "linear-joined":
         linear = nn.Linear(dim, tasks * classes, device=device)
         return partial(_joined, linear, labels, classes), list(linear.parameters())
-    if name in LEARNED:
-        linears = [nn.Linear(dim, classes, device=device) for _ in range(tasks)]
+    if name in LEARNED or name in RIVALS:
+        bias = name in LEARNED
+        linears = [nn.Linear(dim, classes, bias=bias, device=device) for _ in range(tasks)]
         parameters = [parameter for linear in linears for parameter in linear.parameters()]
-        loss = _chunked if name == "linear-chunked" else _separate
-        return partial(loss, linears, labels.unbind(1)), parameters
-    if name in RIVALS:
-        linear = nn.Linear(dim, classes, bias=False, device=device)
-        return partial(_rival(name), linear.weight, labels[:, 0]), list(linear.parameters())
+        return partial(_separate, linear_loss(name), linears, labels.unbind(1)), parameters
     orientation = ORIENTATIONS[name.removesuffix("-fused").removesuffix("-eager")]
     sizes = classes if tasks == 1 else [classes] * tasks
     head = CompoundETFHead(dim, sizes, orientation=orientation, device=device)
-    if name == EAGER or name in FUSED:
-        own = _eager if name == EAGER else _fused
-        return partial(own, CompoundCrossEntropy(), head, labels), []
+    criterion = CompoundCrossEntropy()
+    if name == EAGER:
+        return partial(_eager, criterion, head, labels), []
+    if name in FUSED:
+        return lambda features: criterion(features, head, labels), []
     return partial(_fixed, head, labels.unbind(1)), []
 
 
@@ -144,8 +138,12 @@ def _ready(logits: Tensor, labels: Tensor, classes: int) -> Tensor:
     return F.cross_entropy(logits.view(-1, classes), labels.view(-1))
 
 
-def _separate(linears: list[nn.Linear], columns: Sequence[Tensor], features: Tensor) -> Tensor:
-    return _sum(F.cross_entropy(h(features), y) for h, y in zip(linears, columns, strict=True))
+def _separate(
+    loss: LinearLoss, linears: list[nn.Linear], columns: Sequence[Tensor], features: Tensor
+) -> Tensor:
+    return _sum(
+        loss(features, head.weight, y, head.bias) for head, y in zip(linears, columns, strict=True)
+    )
 
 
 def _joined(linear: nn.Linear, labels: Tensor, classes: int, features: Tensor) -> Tensor:
@@ -153,25 +151,9 @@ def _joined(linear: nn.Linear, labels: Tensor, classes: int, features: Tensor) -
     return _ready(linear(features), labels, classes) * tasks
 
 
-def _chunked(linears: list[nn.Linear], columns: Sequence[Tensor], features: Tensor) -> Tensor:
-    # Not in torch 2.11 and 2.12.
-    loss = getattr(F, "linear_cross_entropy")  # noqa: B009
-    options = getattr(nn, "LinearCrossEntropyOptions")()  # noqa: B009
-    return _sum(
-        loss(features, head.weight, y, linear_bias=head.bias, options=options)
-        for head, y in zip(linears, columns, strict=True)
-    )
-
-
 def _fixed(head: CompoundETFHead, columns: Sequence[Tensor], features: Tensor) -> Tensor:
     logits = head(features) if len(columns) > 1 else [head(features)]
     return _sum(F.cross_entropy(z, y) for z, y in zip(logits, columns, strict=True))
-
-
-def _fused(
-    criterion: CompoundCrossEntropy, head: CompoundETFHead, labels: Tensor, features: Tensor
-) -> Tensor:
-    return criterion(features, head, labels)
 
 
 def _eager(
@@ -188,32 +170,19 @@ def _sum(losses: Any) -> Tensor:
     return torch.stack([first, *others]).sum() if others else first
 
 
-def _rival(name: str) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    if name == "liger":
-        from liger_kernel.transformers import LigerFusedLinearCrossEntropyLoss  # noqa: PLC0415
-
-        criterion = LigerFusedLinearCrossEntropyLoss()
-        return lambda weight, labels, features: criterion(weight, features, labels)
-    from cut_cross_entropy import linear_cross_entropy  # noqa: PLC0415
-
-    return lambda weight, labels, features: linear_cross_entropy(
-        features.bfloat16(), weight.bfloat16(), labels
-    )
-
-
 def methods_for(size: Sequence[int], device: str) -> list[str]:
     """The ways that this size and this machine allow."""
     learned = list(LEARNED)
     if size[2] == 1:
         learned.remove("linear-joined")  # the same as linear-fused-adamw
     # Of many small tasks in turn it takes hundreds of times as long as nn.Linear: nobody's choice.
-    if size[2] > 2 or not hasattr(nn, "LinearCrossEntropyOptions"):
+    if size[2] > 2 or not has_chunked_loss():
         learned.remove("linear-chunked")
     methods = [*FLOORS, *learned, *ORIENTATIONS, *FUSED]
     if kernels.is_enabled():
         methods.append(EAGER)
-    if torch.device(device).type == "cuda" and size[2] == 1:
-        methods += [name for name, module in RIVALS.items() if find_spec(module)]
+    if size[2] == 1:
+        methods += rivals_for(device)
     if tuple(size) in COMPILED_SIZES:
         methods += [f"{name}-compiled" for name in COMPILED]
     return methods

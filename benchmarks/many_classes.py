@@ -31,7 +31,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -49,13 +48,13 @@ from benchmarks.harness import (
     step_memory,
     write_result,
 )
+from benchmarks.linear import Step, has_chunked_loss, linear_loss, rivals_for, training_step
 from etf_heads import SphericalCodeHead
 from etf_heads.losses import NTCE, CompoundCrossEntropy
 from recipes.provenance import provenance
 from recipes.storage import read_json
 
 LEARNED = ("linear", "linear-fused", "linear-chunked")
-RIVALS = {"liger": "liger_kernel", "cce": "cut_cross_entropy"}
 FIXED = ("streamed", "ntce")
 INFERENCE = ("dense-topk", "topk", "topk-exact")
 COSINE = 0.5
@@ -63,8 +62,6 @@ SPARE = 0.8  # share of the memory that a way may take
 
 Size = Annotated[tuple[int, ...], numbers_by_x("BxDxK")]
 SIZES = ((256, 256, 10_000), (256, 256, 66_048), (256, 1024, 100_000), (256, 1024, 1_050_624))
-
-Step = Callable[[], object]
 
 
 def make_step(method: str, size: Sequence[int], device: str) -> Step:
@@ -76,17 +73,7 @@ def make_step(method: str, size: Sequence[int], device: str) -> Step:
         return _answer(method, features, labels, classes)
     features.requires_grad_()
     loss, parameters = _loss(method, features, labels, classes)
-    fused = True if method != "linear" else None
-    optimizer = torch.optim.AdamW(parameters, fused=fused) if parameters else None
-
-    def step() -> None:
-        features.grad = None
-        loss().backward()
-        if optimizer is not None:
-            optimizer.step()
-            optimizer.zero_grad()
-
-    return step
+    return training_step(features, loss, parameters, fused=method != "linear")
 
 
 def _loss(
@@ -97,24 +84,8 @@ def _loss(
         head = SphericalCodeHead(dim, classes, device=device)
         criterion = NTCE() if method == "ntce" else CompoundCrossEntropy()
         return lambda: criterion(features, head, labels), []
-    linear = nn.Linear(dim, classes, bias=False, device=device)
-    parameters = list(linear.parameters())
-    if method == "linear-chunked":  # not in torch 2.11 and 2.12
-        chunked = getattr(F, "linear_cross_entropy")  # noqa: B009
-        options = getattr(nn, "LinearCrossEntropyOptions")()  # noqa: B009
-        return lambda: chunked(features, linear.weight, labels, options=options), parameters
-    if method == "liger":
-        from liger_kernel.transformers import LigerFusedLinearCrossEntropyLoss  # noqa: PLC0415
-
-        fused = LigerFusedLinearCrossEntropyLoss()
-        return lambda: fused(linear.weight, features, labels), parameters
-    if method == "cce":
-        from cut_cross_entropy import linear_cross_entropy  # noqa: PLC0415
-
-        return (
-            lambda: linear_cross_entropy(features.bfloat16(), linear.weight.bfloat16(), labels)
-        ), parameters
-    return lambda: F.cross_entropy(linear(features), labels), parameters
+    linear, loss = nn.Linear(dim, classes, bias=False, device=device), linear_loss(method)
+    return lambda: loss(features, linear.weight, labels, None), list(linear.parameters())
 
 
 @torch.no_grad()
@@ -132,10 +103,8 @@ def _answer(method: str, features: Tensor, labels: Tensor, classes: int) -> Step
 
 def methods_for(device: str) -> list[str]:
     """The ways that this machine allows."""
-    learned = [m for m in LEARNED if m != "linear-chunked" or hasattr(F, "linear_cross_entropy")]
-    if torch.device(device).type == "cuda":
-        learned += [name for name, module in RIVALS.items() if find_spec(module)]
-    return [*learned, *FIXED, *INFERENCE]
+    learned = [m for m in LEARNED if m != "linear-chunked" or has_chunked_loss()]
+    return [*learned, *rivals_for(device), *FIXED, *INFERENCE]
 
 
 def bytes_needed(method: str, size: Sequence[int]) -> int:

@@ -38,6 +38,7 @@ import math
 import warnings
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
@@ -235,24 +236,12 @@ def measure_solver(name: str, dim: int, classes: int, device: str, seconds: floa
 # --- heads: one training step
 
 
-def _linear(dim: int, classes: int) -> nn.Module:
-    return nn.Linear(dim, classes)
-
-
-def _nearest(dim: int, classes: int) -> nn.Module:
-    return NearestETFHead(dim, classes)
-
-
-def _nearest_gradient(dim: int, classes: int) -> nn.Module:
-    return NearestETFHead(dim, classes, gradient=True)
-
-
 HEADS: dict[str, Callable[[int, int], nn.Module]] = {
-    "linear": _linear,
+    "linear": nn.Linear,
     "etf": ETFHead,
     "class-mean": ClassMeanHead,
-    "nearest": _nearest,
-    "nearest-gradient": _nearest_gradient,
+    "nearest": NearestETFHead,
+    "nearest-gradient": partial(NearestETFHead, gradient=True),
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from recipes.pages.page import Figure, origin, write_page
 from recipes.pages.tables import Line
@@ -39,6 +40,11 @@ class Section:
     card: tuple[str, str]
     figures: Sequence[Figure] = field(default_factory=tuple)
     tables: Sequence[Table] = field(default_factory=tuple)
+
+
+def reason(entry: Mapping[str, Any]) -> str:
+    """Why a measurement has no numbers."""
+    return str(entry.get("stopped") or entry.get("failed") or UNKNOWN)
 
 
 def write_benchmarks_page(sections: Mapping[str, tuple[Section, Provenance]], path: Path) -> None:

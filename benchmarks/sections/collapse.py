@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.charts import Panel, chart
-from benchmarks.page import UNKNOWN, Section, Table
+from benchmarks.page import UNKNOWN, Section, Table, reason
 from recipes.pages.page import Figure
 from recipes.pages.tables import Line, bytes_in_words
 
@@ -42,7 +42,7 @@ def collapse_table(results: list[dict[str, Any]]) -> list[Line]:
         size = (row["method"], f"{row['classes']:,}", f"{row['features']:,}")
         later = row.get("peak_memory_bytes_at_4x_samples")
         if _speed(row) is None:
-            lines.append((*size, _reason(row), "–", "–"))
+            lines.append((*size, reason(row), "–", "–"))
         else:
             speed, memory = f"{_speed(row):,.0f}", bytes_in_words(row["peak_memory_bytes"])
             lines.append((*size, speed, memory, "–" if later is None else bytes_in_words(later)))
@@ -51,10 +51,6 @@ def collapse_table(results: list[dict[str, Any]]) -> list[Line]:
 
 def _speed(row: Mapping[str, Any]) -> float | None:
     return row.get("samples_per_second")
-
-
-def _reason(row: Mapping[str, Any]) -> str:
-    return str(row.get("stopped") or row.get("failed"))
 
 
 def _range(result: Mapping[str, Any], other: str) -> str:

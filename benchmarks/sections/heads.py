@@ -2,51 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from benchmarks.charts import Panel, chart
 from benchmarks.heads import LEARNED
-from benchmarks.page import Section, Table
+from benchmarks.page import UNKNOWN, Section, Table
+from benchmarks.sections.steps import FASTEST, Size, Steps
 from recipes.pages.page import Figure
-from recipes.pages.tables import Line, bytes_in_words
+from recipes.pages.tables import Line
 
 OURS, FLOOR = "tiled-fused", "ready"
-FASTEST = "fastest learned"
 SHOWN = ("dense", "tiled", OURS, FLOOR)
-
-Size = tuple[int, int, int, int]
-Times = Mapping[tuple[Size, str], Mapping[str, Any]]
 
 
 def section(result: Mapping[str, Any]) -> Section:
     """Times as dots; ratios, all times, and memory as tables."""
-    times, sizes = timed(result)
-    ratios = [r for size in sizes if (r := _ratio(times, size, FASTEST, OURS)) is not None]
-    span = f"{min(ratios):.1f} to {max(ratios):.0f}" if ratios else "–"
+    steps = steps_of(result)
+    span = steps.times_less(OURS)
+    tables = [Table(ratio_table(steps), _RATIOS), Table(steps.table(steps.time), _TIMES)]
+    if large := steps.measured_memory():
+        tables.append(Table(steps.table(steps.memory, large), _MEMORY))
+    chart = steps.chart((FASTEST, *SHOWN), missing="failed")
     return Section(
         title="What does a training step cost in the head?",
-        verdict=_verdict(times, sizes, span),
+        verdict=_verdict(steps, span),
         card=(span, "times less time in head, loss and optimiser than the fastest learned head"),
-        figures=(Figure(_chart(times, sizes), "Median times on a logarithmic scale."),),
-        tables=(
-            Table(ratio_table(times, sizes), _RATIOS),
-            Table(time_table(times, sizes), _TIMES),
-            *_memory(times, sizes),
-        ),
+        figures=(Figure(chart, "Median times on a logarithmic scale."),),
+        tables=tables,
     )
 
 
 def step_of(result: Mapping[str, Any], size: Size) -> tuple[str, str]:
     """Milliseconds of the fastest learned head, and of the fixed one."""
-    times, _ = timed(result)
-    return _cell(times.get((size, _fastest(times, size)))), _cell(times.get((size, OURS)))
+    steps = steps_of(result)
+    return steps.time(size, FASTEST), steps.time(size, OURS)
 
 
-def timed(result: Mapping[str, Any]) -> tuple[Times, list[Size]]:
-    """Entries by size and way, and the sizes in order."""
-    times = {(_size(entry), entry["method"]): entry for entry in result["steps"]}
-    return times, list(dict.fromkeys(size for size, _ in times))
+def steps_of(result: Mapping[str, Any]) -> Steps:
+    """The entries of a result."""
+    return Steps(result["steps"], ("batch", "dim", "tasks", "classes"), _words, LEARNED)
 
 
 _RATIOS = (
@@ -59,90 +53,33 @@ _TIMES = (
     "Milliseconds a step, medians; the file has the tenth and ninetieth percentiles. What each way "
     "does: python -m benchmarks.heads --help."
 )
+_MEMORY = "Peak memory of a step above what is in memory before it is set up."
 
 
-def ratio_table(times: Times, sizes: Sequence[Size]) -> list[Line]:
+def ratio_table(steps: Steps) -> list[Line]:
     """For each size, how the fixed head stands to the fastest learned one and to the floor."""
     lines: list[Line] = [
         (
             "batch x features",
-            "fastest learned",
+            FASTEST,
             "ms",
             f"{OURS}, ms",
             "times less",
             f"times {FLOOR}",
         )
     ]
-    for size in sizes:
-        method = _fastest(times, size)
-        cells = [_cell(times.get((size, name))) for name in (method, OURS)]
+    for size in steps.sizes:
+        method = steps.fastest(size) or LEARNED[0]
+        cells = [steps.time(size, name) for name in (method, OURS)]
         for pair in ((FASTEST, OURS), (OURS, FLOOR)):
-            ratio = _ratio(times, size, *pair)
-            cells.append("–" if ratio is None else f"{ratio:.1f}")
+            ratio = steps.ratio(size, *pair)
+            cells.append(UNKNOWN if ratio is None else f"{ratio:.1f}")
         lines.append((_words(size), method, *cells))
     return lines
 
 
-def time_table(times: Times, sizes: Sequence[Size]) -> list[Line]:
-    """A line a way, a column a size."""
-    methods = dict.fromkeys(method for _, method in times)
-    return [
-        ("", *(_words(size) for size in sizes)),
-        *((method, *(_cell(times.get((size, method))) for size in sizes)) for method in methods),
-    ]
-
-
-def _memory(times: Times, sizes: Sequence[Size]) -> list[Table]:
-    large = [
-        size for size in sizes if any(s == size and "memory" in e for (s, _), e in times.items())
-    ]
-    if not large:
-        return []
-    methods = dict.fromkeys(method for size, method in times if size in large)
-    lines: list[Line] = [("", *(_words(size) for size in large))]
-    for method in methods:
-        entries = (times.get((size, method), {}) for size in large)
-        lines.append((method, *(_bytes(entry.get("memory")) for entry in entries)))
-    return [Table(lines, "Peak memory of a step above what is in memory before it is set up.")]
-
-
-def _bytes(memory: Mapping[str, Any] | None) -> str:
-    if memory is None:
-        return "–"
-    return bytes_in_words(memory["bytes"]) if "bytes" in memory else _reason(memory)
-
-
-def _cell(entry: Mapping[str, Any] | None) -> str:
-    if entry is None:
-        return "–"
-    if "median_s" not in entry:
-        return _reason(entry)
-    return f"{1e3 * entry['median_s']:.3g}"
-
-
-def _reason(entry: Mapping[str, Any]) -> str:
-    return str(entry.get("stopped") or entry.get("failed") or "–")
-
-
-def _fastest(times: Times, size: Size) -> str:
-    """The fastest learned head; the plain one where none could be measured."""
-    found = {m: t for m in LEARNED if (t := _median(times, size, m)) is not None}
-    return min(found, key=lambda method: found[method], default=LEARNED[0])
-
-
-def _median(times: Times, size: Size, method: str) -> float | None:
-    if method == FASTEST:
-        method = _fastest(times, size)
-    return times.get((size, method), {}).get("median_s")
-
-
-def _ratio(times: Times, size: Size, above: str, below: str) -> float | None:
-    high, low = _median(times, size, above), _median(times, size, below)
-    return high / low if high and low else None
-
-
-def _verdict(times: Times, sizes: Sequence[Size], span: str) -> str:
-    floors = [r for size in sizes if (r := _ratio(times, size, OURS, FLOOR)) is not None]
+def _verdict(steps: Steps, span: str) -> str:
+    floors = steps.ratios(OURS, FLOOR)
     if not floors:
         return "Nothing could be measured."
     return (
@@ -151,19 +88,6 @@ def _verdict(times: Times, sizes: Sequence[Size], span: str) -> str:
         "cross-entropy of logits that are there already; the larger the head, the more it saves. "
         "What that is of a whole training step: see below."
     )
-
-
-def _chart(times: Times, sizes: Sequence[Size]) -> str:
-    series = {
-        method: [None if (t := _median(times, size, method)) is None else 1e3 * t for size in sizes]
-        for method in (FASTEST, *SHOWN)
-    }
-    panel = Panel("Milliseconds a step", [_words(size) for size in sizes], series)
-    return chart([panel], text=lambda v: f"{v:.3g} ms", logarithmic=True, missing="failed")
-
-
-def _size(entry: Mapping[str, Any]) -> Size:
-    return entry["batch"], entry["dim"], entry["tasks"], entry["classes"]
 
 
 def _words(size: Size) -> str:

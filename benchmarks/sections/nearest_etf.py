@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.charts import Panel, chart
-from benchmarks.page import Section, Table
+from benchmarks.page import Section, Table, reason
 from recipes.pages.page import Figure
 from recipes.pages.tables import Line, bytes_in_words
 
@@ -47,7 +47,7 @@ def solver_table(solvers: list[dict[str, Any]]) -> list[Line]:
     for row in solvers:
         size = (row["name"], f"{row['dim']:,}", f"{row['classes']:,}")
         if "forward" not in row:
-            lines.append((*size, _reason(row), "–", "–", "–"))
+            lines.append((*size, reason(row), "–", "–", "–"))
             continue
         both = row.get("forward_backward")
         lines.append(
@@ -76,7 +76,7 @@ def step_table(steps: list[dict[str, Any]]) -> list[Line]:
 def _step(row: Mapping[str, Any] | None) -> str:
     if row is None:
         return "–"
-    return _milliseconds(row["step"]) if "step" in row else _reason(row)
+    return _milliseconds(row["step"]) if "step" in row else reason(row)
 
 
 def _milliseconds(times: Mapping[str, Any]) -> str:
@@ -85,10 +85,6 @@ def _milliseconds(times: Mapping[str, Any]) -> str:
 
 def _three_digits(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def _reason(row: Mapping[str, Any]) -> str:
-    return str(row.get("stopped") or row.get("failed"))
 
 
 def _sizes(rows: list[dict[str, Any]]) -> list[tuple[int, int]]:

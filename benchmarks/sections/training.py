@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.charts import Panel, chart
-from benchmarks.page import Section, Table
+from benchmarks.page import Section, Table, reason
 from benchmarks.training import HEADS
 from recipes.pages.page import Figure
 from recipes.pages.tables import Line
@@ -84,7 +84,7 @@ def training_table(sizes: Sizes) -> list[Line]:
     lines: list[Line] = [("", "", "ms a step", "images a second", "input", "of the peak")]
     for size in sizes:
         if "ways" not in size:
-            lines.append((words(size), _reason(size), "–", "–", "–", "–"))
+            lines.append((words(size), reason(size), "–", "–", "–", "–"))
             continue
         found = [(way, size["ways"][way]) for way in WAYS if way in size["ways"]]
         lines += [(words(size), way, *_cells(numbers)) for way, numbers in found]
@@ -108,10 +108,6 @@ def words(size: Mapping[str, Any]) -> str:
         f"{size['backbone']}, width {size['width']}, {size['image_size']} px, K = "
         f"{size['classes']}, batch {size['batch']}, {precision}"
     )
-
-
-def _reason(size: Mapping[str, Any]) -> str:
-    return str(size.get("stopped") or size.get("failed"))
 
 
 def _rate(size: Mapping[str, Any], way: str) -> float | None:

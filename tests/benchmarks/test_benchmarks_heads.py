@@ -6,7 +6,7 @@ import tyro
 from torch import nn
 
 from benchmarks import heads
-from benchmarks.sections.heads import ratio_table, timed
+from benchmarks.sections.heads import ratio_table, steps_of
 
 pytestmark = pytest.mark.recipes
 SIZE = (8, 12, 3, 4)
@@ -61,8 +61,8 @@ def test_the_ratio_is_to_the_fastest_learned_head():
     seconds = {"ready": 1, "linear": 9, "linear-joined": 6, "tiled-fused": 2}
     steps = [size | {"method": m, "median_s": s} for m, s in seconds.items()]
     steps.append(size | {"method": "linear-chunked", "failed": "no kernel"})
-    _, line = ratio_table(*timed({"steps": steps}))
-    assert line[1:] == ("linear-joined", "6e+03", "2e+03", "3.0", "2.0")
+    _, line = ratio_table(steps_of({"steps": steps}))
+    assert line[1:] == ("linear-joined", "6,000", "2,000", "3.0", "2.0")
 
 
 def test_sizes_are_read_as_they_are_written(capsys):
