@@ -32,6 +32,7 @@ CLAIMS = (
     "many-classes",
     "loss-or-head",
     "many-classes-tuned",
+    "vocabulary",
     "most-classes",
     "separation",
     "multi-centre",
