@@ -34,6 +34,7 @@ CLAIMS = (
     "many-classes-tuned",
     "vocabulary",
     "most-classes",
+    "long-training",
     "separation",
     "multi-centre",
     "random-labels",

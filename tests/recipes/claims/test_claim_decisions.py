@@ -321,6 +321,21 @@ def test_most_classes_decide(accuracy, failing):
     assert verdicts.count("not met") == failing
 
 
+@pytest.mark.parametrize(
+    ("variant", "accuracy", "failing"),
+    [("nn.Linear", 0.55, 1), ("class means in bfloat16 rows, NONL", 0.97, 1), ("Kerdock", 0.6, 1)],
+)
+def test_long_training_decides(variant, accuracy, failing):
+    claim = find_claim("long-training")
+    evidence = supporting(claim)
+    evidence[variant] = [record(COLLAPSED, accuracy=accuracy)]
+    verdicts = [criterion.verdict for criterion in criteria_of(claim, evidence)]
+    assert verdicts.count("not met") == failing
+    table = {row[0]: row[1:] for row in claim.lines(evidence)}
+    assert "epochs to 99% of the test images" in table
+    assert table["kilobytes of the head in training"]
+
+
 def test_the_memory_of_heads_in_training():
     """K = 1,000 and d = 64, behind the same backbone."""
 
