@@ -251,13 +251,12 @@ HEADS = [
 
 
 def of_codes() -> Iterator[HeadCase]:
-    """Each code in each of its widths, the orientations in turn."""
+    """Each code in each of its widths, once with options, the orientations in turn."""
     orientations = cycle((*NAMED, "given", "learned"))
+    options = cycle([{}, {}, {"bias": True, "scale": 2.0, "learn_scale": True}, {}])
     for name, make in CODES.items():
         for in_features in widths(make()):
-            yield HeadCase(in_features, name, next(orientations))
-        options = {"bias": True, "scale": 2.0, "learn_scale": True}
-        yield HeadCase(in_features, name, next(orientations), options)
+            yield HeadCase(in_features, name, next(orientations), next(options))
 
 
 _COUNTS = torch.rand(3, 4, 2, generator=torch.Generator().manual_seed(5), dtype=torch.float64) + 0.1

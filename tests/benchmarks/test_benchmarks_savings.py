@@ -55,7 +55,6 @@ def test_what_does_not_belong_to_the_head_does_not_depend_on_classes():
     [
         ("torchvision", "resnet18", 100),
         ("torchvision", "squeezenet1_1", 1000),  # a convolution, too narrow for an ETF
-        ("torchvision", "alexnet", 1000),
         ("timm", "deit_small_distilled_patch16_224", 10),  # two classifiers
     ],
 )

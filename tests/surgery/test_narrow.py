@@ -146,12 +146,12 @@ def test_a_narrowed_network_learns():
 @pytest.mark.parametrize(
     ("build", "name", "heads"),
     [
-        (torchvision, "densenet121", ["classifier.1"]),
+        pytest.param(torchvision, "densenet121", ["classifier.1"], marks=pytest.mark.slow),
         (torchvision, "squeezenet1_1", ["classifier.1.1"]),  # a convolution
         (timm, "vit_tiny_patch16_224", ["head.1"]),
         (timm, "seresnet18", ["fc.1"]),  # attention behind the last convolution
         (timm, "resnetv2_50", ["head.fc.1"]),  # normalisation behind the last block
-        (timm, "resnet50_gn", ["fc.1"]),
+        pytest.param(timm, "resnet50_gn", ["fc.1"], marks=pytest.mark.slow),
         (timm, "levit_128s", ["head.linear.1", "head_dist.linear.1"]),
     ],
 )

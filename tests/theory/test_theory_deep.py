@@ -237,9 +237,9 @@ LANDSCAPE = [CrossEntropy(), CrossEntropy(0.1), SquaredError(1.0), Focal(2.0)]
 def test_critical_points_are_global_or_strict_saddles(loss):
     model = UnconstrainedFeatureModel(torch.ones(3) * 4, 5e-3, 1e-4, dim=2, losses=loss)
     generator = torch.Generator().manual_seed(0)
-    points = critical_points(model, 12, generator=generator)
+    points = critical_points(model, 6, generator=generator)
     least = balanced_optimum([3], 5e-3, 1e-4, 12, losses=loss).objective
-    assert len(points) >= 6
+    assert len(points) >= 3
     saddles = [p for p in points if p.value > least + 1e-8]
     assert saddles
     assert all(p.least_eigenvalue < -1e-3 for p in saddles)

@@ -22,15 +22,12 @@ onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
 
-WITH_A_NETWORK = ("hadamard", "prototypes")  # the others as below, without a network before them
+BY_DEFAULT = "prototypes"  # the others as below, without a network before them
 
 
 @pytest.mark.parametrize(
     "kind",
-    [
-        pytest.param(kind, marks=() if kind in WITH_A_NETWORK else pytest.mark.slow)
-        for kind in MAKERS
-    ],
+    [pytest.param(kind, marks=() if kind == BY_DEFAULT else pytest.mark.slow) for kind in MAKERS],
 )
 @pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")  # inside the exporter
 def test_onnx_runtime_agrees(kind, tmp_path):
@@ -92,16 +89,17 @@ def check_exported(head, example, **how):
 FEW = list(zip(NAMED_HEADS, cycle(NORMS), strict=False))
 """Each kind and each norm: what a head does to features does not depend on their norm."""
 
-pairs = pytest.mark.parametrize(
-    ("kind", "norm"),
-    [
-        pair if pair in FEW else pytest.param(*pair, marks=pytest.mark.slow)
+
+def pairs(chosen):
+    """Kinds and norms, those that are not among the chosen ones only with ``-m slow``."""
+    cases = [
+        pair if pair in chosen else pytest.param(*pair, marks=pytest.mark.slow)
         for pair in product(NAMED_HEADS, NORMS)
-    ],
-)
+    ]
+    return pytest.mark.parametrize(("kind", "norm"), cases)
 
 
-@pairs
+@pairs(FEW)
 @pytest.mark.filterwarnings("ignore")  # the exporter that records is deprecated, and says so
 def test_the_exporter_that_records_agrees(kind, norm):
     head = made(kind, norm)
@@ -110,7 +108,7 @@ def test_the_exporter_that_records_agrees(kind, norm):
         check_exported(head, example, dynamo=False, dynamic_axes={"x": {0: "batch"}})
 
 
-@pairs
+@pairs(FEW[::2])  # seconds a head
 @pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")
 def test_the_exporter_that_compiles_agrees(kind, norm):
     shapes = {"features": {0: torch.export.Dim("batch")}}
