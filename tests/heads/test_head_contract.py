@@ -29,11 +29,13 @@ a_few_heads = pytest.mark.parametrize(
 )
 
 
-def few(chosen):
-    """Each head, those that are not among the chosen ones only with ``-m slow``."""
-    kept = set(map(id, chosen))
-    cases = [c if id(c) in kept else pytest.param(c, marks=pytest.mark.slow) for c in EVERY_HEAD]
-    return pytest.mark.parametrize("case", cases, ids=str)
+FEW = set(map(id, REPRESENTATIVES[::4]))
+# What takes seconds a head; the others with -m slow.
+few_heads = pytest.mark.parametrize(
+    "case",
+    [c if id(c) in FEW else pytest.param(c, marks=pytest.mark.slow) for c in EVERY_HEAD],
+    ids=str,
+)
 
 
 def logits(head, h):
@@ -140,19 +142,28 @@ def test_a_learned_checkpoint_does_not_overwrite_the_geometry():
         head.load_state_dict(linear.state_dict())
 
 
-@few(REPRESENTATIVES)  # a compiler meets each part of a head, and no pairs of them
 @torch._dynamo.config.patch(error_on_recompile=True)  # one graph for all of them
-def test_compile_fullgraph_for_any_batch_size(case):
+def check_compiled(case, backend):
     head = case.make(dtype=torch.float32).eval()
     torch.compiler.reset()
-    compiled = torch.compile(head, fullgraph=True, dynamic=True, backend="aot_eager")
-    for batch in (8, 11, 3):  # none a size of a head: torch would take equal sizes for one
+    compiled = torch.compile(head, fullgraph=True, dynamic=True, backend=backend)
+    for batch in (29, 11, 3):  # none a size of a head: torch would take equal sizes for one
         h = features(case, batch, dtype=torch.float32).requires_grad_()
         ours, eager = all_logits(compiled(h)), all_logits(head(h))
         torch.testing.assert_close(ours, eager, rtol=0, atol=1e-5)
         (got,) = torch.autograd.grad(ours.square().sum(), h)
         (expected,) = torch.autograd.grad(eager.square().sum(), h)
         torch.testing.assert_close(got, expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("case", REPRESENTATIVES, ids=str)  # no law of pairs of parts
+def test_compile_fullgraph_for_any_batch_size(case):
+    check_compiled(case, "eager")
+
+
+@few_heads
+def test_compile_with_the_backward_graph(case):
+    check_compiled(case, "aot_eager")
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler")
@@ -169,7 +180,7 @@ def test_compile_with_inductor(orientation):
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-4)
 
 
-@few(REPRESENTATIVES[::3])  # the tracer is the same, and the graph that is saved torch's own
+@few_heads
 def test_export_for_any_batch_size(case, tmp_path):
     head = case.make(dtype=torch.float32).eval()
     example = (features(case, 4, dtype=torch.float32),)

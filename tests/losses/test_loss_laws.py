@@ -171,18 +171,22 @@ def compiled_pairs():
     """Losses in turn with logits and without; another value of an option is the same program."""
     seen = set()
     two_tasks = HeadCase(7, [2, 3], "tiled", {"bias": True})  # traced one by one: two are enough
-    for loss, case in zip(LOSSES, cycle([two_tasks, HEADS[11]]), strict=False):
+    heads, backends = cycle([two_tasks, HEADS[11]]), cycle(["aot_eager", "eager", "eager"])
+    for loss, case, backend in zip(LOSSES, heads, backends, strict=False):
         program = (loss.kind, *loss.options)
-        yield pytest.param(loss, case, marks=[pytest.mark.slow] if program in seen else [])
+        often = [pytest.mark.slow] if program in seen else []
+        yield pytest.param(loss, case, backend, marks=often)
+        if backend == "eager":  # the graph of the backward pass takes a second more
+            yield pytest.param(loss, case, "aot_eager", marks=pytest.mark.slow)
         seen.add(program)
 
 
-@pytest.mark.parametrize(("loss", "case"), list(compiled_pairs()), ids=str)
-def test_it_compiles_whole(loss, case):
+@pytest.mark.parametrize(("loss", "case", "backend"), list(compiled_pairs()), ids=str)
+def test_it_compiles_whole(loss, case, backend):
     torch.compiler.reset()
     head, h, labels = batch(case, 9, dtype=torch.float32)
     criterion = loss.make()
-    compiled = torch.compile(criterion, fullgraph=True, backend="aot_eager")
+    compiled = torch.compile(criterion, fullgraph=True, backend=backend)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch.utils.checkpoint under a compiler
         ours, eager = compiled(h, head, labels), criterion(h, head, labels)

@@ -146,7 +146,7 @@ def test_critical_points_are_global_or_strict_saddles():
     least = sphere_optimum(3, 5.0).loss
     generator = torch.Generator().manual_seed(0)
     tied = Tied(model_of(3, 2, 5.0))
-    points = critical_points(tied, 4, max_iterations=80, generator=generator)
+    points = critical_points(tied, 6, max_iterations=80, generator=generator)
     assert len(points) >= 2
     saddles = [p for p in points if p.value > least + 1e-8]
     assert saddles
