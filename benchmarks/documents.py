@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 from benchmarks.decision import DECISION, ahead_table, decision, markdown
 from benchmarks.freshness import RESULTS
-from benchmarks.sections import heads as heads_section
 from benchmarks.sections import many_classes as many_section
+from benchmarks.sections.heads import ratio_table, steps_of
 from benchmarks.sections.savings import architecture_table
 from benchmarks.sections.training import sizes_of, step_table
 from recipes.claims import CLAIMS, find_claim
@@ -127,14 +127,6 @@ def _savings(result: Any) -> list[Line]:
     return architecture_table(rows)
 
 
-def _steps(result: Any) -> list[Line]:
-    return step_table(sizes_of(result))
-
-
-def _head_steps(result: Any) -> list[Line]:
-    return heads_section.ratio_table(heads_section.steps_of(result))
-
-
 def _judged(*results: Any) -> str:
     """Every claim: what is said, the verdict, the criteria."""
     by_name = _by_name(results)
@@ -205,8 +197,8 @@ PARTS = (
     Part(AHEAD, "README.md", lambda r: ahead_table(from_json(Judged, r)), fenced=False),
     Part("recipes/results/multi-digits.json", "README.md", _comparison),
     Part("benchmarks/results/savings.json", COSTS, _of_table(_savings)),
-    Part("benchmarks/results/heads.json", COSTS, _of_table(_head_steps)),
-    Part("benchmarks/results/training.json", COSTS, _of_table(_steps)),
+    Part("benchmarks/results/heads.json", COSTS, _of_table(lambda r: ratio_table(steps_of(r)))),
+    Part("benchmarks/results/training.json", COSTS, _of_table(lambda r: step_table(sizes_of(r)))),
     Part("recipes/results/claims/many-classes.json", MANY, _numbers, fenced=False),
     Part("recipes/results/claims/loss-or-head.json", MANY, _numbers, fenced=False),
     *(

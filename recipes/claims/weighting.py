@@ -55,14 +55,10 @@ def judge(evidence: Evidence) -> Iterator[Criterion]:
             0.01,
             "one decision in a hundred",
         )
+    ahead = map(points_ahead, by_head[FIXED], by_head[LEARNED])
     yield Criterion(
         "compound less learned-norm with the same strategy, in points, mean over strategies",
-        _means(
-            [
-                points_ahead(fixed, learned)
-                for fixed, learned in zip(by_head[FIXED], by_head[LEARNED], strict=True)
-            ]
-        ),
+        [sum(of_seed) / len(of_seed) for of_seed in zip(*ahead, strict=True)],
         "at least",
         -0.2,
         "within 0.2 points of the learned head with the same normalisation, or better",
@@ -75,10 +71,6 @@ def _worst(of_strategies: Sequence[Sequence[float]]) -> list[float]:
         math.nan if any(map(math.isnan, of_seed)) else max(of_seed)
         for of_seed in zip(*of_strategies, strict=True)
     ]
-
-
-def _means(of_strategies: Sequence[Sequence[float]]) -> list[float]:
-    return [sum(of_seed) / len(of_seed) for of_seed in zip(*of_strategies, strict=True)]
 
 
 def figures(evidence: Evidence) -> list[Figure]:

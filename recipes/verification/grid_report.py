@@ -27,7 +27,8 @@ def grid_table(summary: Summary) -> list[Line]:
         if line.theorem != theorem:
             theorem = line.theorem
             table.append((TITLES[theorem], *[""] * (len(head) - 1)))
-        deviations = map(_scientific, line.deviations.values())
+        found = line.deviations.values()
+        deviations = ("–" if value is None else f"{value:.1e}" for value in found)
         verdict = "agrees" if line.agrees(summary.tolerance) else "DISAGREES"
         name = f"  {line.name}"
         table.append((name, f"{line.strength:.2g}", *deviations, str(line.steps), verdict))
@@ -93,7 +94,3 @@ def _pictured(lines: list[Result]) -> list[Result]:
         own.sort(key=lambda x: (len(x.tasks), sum(x.tasks), x.share == 0.9), reverse=True)
         chosen += own[:count]
     return chosen
-
-
-def _scientific(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1e}"

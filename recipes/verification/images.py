@@ -7,10 +7,8 @@ from dataclasses import dataclass, fields
 from statistics import median_low
 from typing import Any
 
-from torch import Tensor
-
 from recipes.data import load_data
-from recipes.data.images import ImageData, ImageSet
+from recipes.data.images import ImageData
 from recipes.intervals import Interval, interval
 from recipes.provenance import Provenance
 from recipes.training.network import Network, evaluate
@@ -73,7 +71,7 @@ def sweep_run(network: Network, data: ImageData, share: float, result: RunResult
     head: str = result.config["head"]
     _, logits = evaluate(network, data.test)
     right = (logits.argmax(-1) == data.test.labels).double().mean(1)
-    same = _same(data.test)
+    same = data.test.labels[:, 0] == data.test.labels[:, 1]
     effective = None
     if head.startswith("learned"):
         effective = effective_lambdas(
@@ -89,10 +87,6 @@ def sweep_run(network: Network, data: ImageData, share: float, result: RunResult
         different=float(right[~same].mean()),
         effective=effective,
     )
-
-
-def _same(data: ImageSet) -> Tensor:
-    return data.labels[:, 0] == data.labels[:, 1]
 
 
 @dataclass(frozen=True)

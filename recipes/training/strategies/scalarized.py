@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -18,27 +17,22 @@ from recipes.training.strategies.equal import State, Strategy, torchjd
 class ScalarizedWeighting(Strategy):
     """A scalarizer of TorchJD.
 
-    Args:
+    Attributes:
         name: of the strategy.
-        scalarizer: class in ``torchjd.scalarization``.
-        accelerator: of the run.
-        network: not the wrapped one.
-        tasks: number of classes by task name.
-        arguments: of the scalarizer.
+        kind: class in ``torchjd.scalarization``.
+        counts_tasks: whether that takes the number of tasks.
     """
 
+    name: str
+    kind: str
+    counts_tasks = True
+
     def __init__(
-        self,
-        name: str,
-        scalarizer: str,
-        accelerator: Accelerator,
-        network: Network,
-        tasks: Mapping[str, int],
-        *arguments: Any,
+        self, accelerator: Accelerator, network: Network, tasks: Mapping[str, int]
     ) -> None:
-        super().__init__(name, accelerator, network, tasks)
-        device = accelerator.device
-        self.scalarizer = torchjd("scalarization", name, scalarizer)(*arguments).to(device)
+        super().__init__(self.name, accelerator, network, tasks)
+        device, arguments = accelerator.device, [len(tasks)] if self.counts_tasks else []
+        self.scalarizer = torchjd("scalarization", self.name, self.kind)(*arguments).to(device)
         chance = [math.log(classes) for classes in tasks.values()]
         self.seen = torch.tensor(chance, device=device)  # losses as they last were
 
@@ -77,10 +71,7 @@ class UncertaintyWeighting(ScalarizedWeighting):
     The log-variances s, one a task, start at 0 and are learned with the network.
     """
 
-    def __init__(
-        self, accelerator: Accelerator, network: Network, tasks: Mapping[str, int]
-    ) -> None:
-        super().__init__("uncertainty", "UW", accelerator, network, tasks, len(tasks))
+    name, kind = "uncertainty", "UW"
 
     def parameters(self) -> list[nn.Parameter]:
         """The log-variances."""
@@ -93,10 +84,8 @@ class DWAWeighting(ScalarizedWeighting):
     The weights are T times the softmax of half the ratio of the last two epochs' mean losses.
     """
 
-    def __init__(
-        self, accelerator: Accelerator, network: Network, tasks: Mapping[str, int]
-    ) -> None:
-        super().__init__("dwa", "DWA", accelerator, network, tasks)
+    name, kind = "dwa", "DWA"
+    counts_tasks = False
 
     def after_epoch(self) -> None:
         """The epoch's mean losses become history."""
@@ -129,10 +118,12 @@ class FAMOWeighting(ScalarizedWeighting):
     the weights' logits towards tasks whose loss fell less.
     """
 
+    name, kind = "famo", "FAMO"
+
     def __init__(
         self, accelerator: Accelerator, network: Network, tasks: Mapping[str, int]
     ) -> None:
-        super().__init__("famo", "FAMO", accelerator, network, tasks, len(tasks))
+        super().__init__(accelerator, network, tasks)
         if self.parts > 1:
             raise ValueError(
                 f"weighting=famo compares a batch's losses before and after a step, and with "
