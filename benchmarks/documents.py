@@ -199,8 +199,10 @@ PARTS = (
     Part("benchmarks/results/savings.json", COSTS, _of_table(_savings)),
     Part("benchmarks/results/heads.json", COSTS, _of_table(lambda r: ratio_table(steps_of(r)))),
     Part("benchmarks/results/training.json", COSTS, _of_table(lambda r: step_table(sizes_of(r)))),
-    Part("recipes/results/claims/many-classes.json", MANY, _numbers, fenced=False),
-    Part("recipes/results/claims/loss-or-head.json", MANY, _numbers, fenced=False),
+    *(
+        Part(f"recipes/results/claims/{name}.json", MANY, _numbers, fenced=False)
+        for name in ("many-classes-tuned", "many-classes", "loss-or-head")
+    ),
     *(
         Part(f"recipes/results/claims/{claim}.json", f"docs/{page}.md", _numbers, fenced=False)
         for claim, page in (

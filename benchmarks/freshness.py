@@ -103,7 +103,7 @@ RESULTS = (
             *("correlation", "saliency", "parameter-efficient", "defaults", "ahead"),
             *("losses", "temperature", "long-tail", "alignment", "many-classes"),
             *("separation", "multi-centre", "multi-label", "random-labels"),
-            *("loss-or-head", "variance"),
+            *("loss-or-head", "variance", "many-classes-tuned"),
         ),
     ),
     _claim("replay", REHEARSAL),
