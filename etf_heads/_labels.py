@@ -77,6 +77,18 @@ def checked_by_device(labels: Tensor, size: int) -> Tensor:
     return labels + labels.new_zeros(1).expand(size).gather(0, labels.flatten()).view_as(labels)
 
 
+NOT_A_SET = "labels must be 0 or 1: a row is the set of labels of its sample"
+
+
+def check_set_shape(labels: Tensor, shape: tuple[int, ...]) -> None:
+    """ValueError unless label sets are a tensor (..., K) of this shape."""
+    if not isinstance(labels, Tensor) or tuple(labels.shape) != shape:
+        given = tuple(labels.shape) if isinstance(labels, Tensor) else type(labels).__name__
+        raise ValueError(
+            f"labels must be a tensor of 0 and 1 of shape {shape}, one column a class; got {given}"
+        )
+
+
 def _way_out(low: int, no_label: int | None) -> str:
     if no_label is None:
         return "; leave out samples without a label"

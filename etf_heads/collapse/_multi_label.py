@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from etf_heads._labels import NOT_A_SET, check_set_shape
 from etf_heads._tasks import class_count
 from etf_heads.collapse._blocks import blocks
 from etf_heads.collapse._frames import at_unit_scale, unit_rows
@@ -98,16 +99,10 @@ class MultiLabelCollapse(CollapseMetric):
                 are left out.
         """
         check_features(features, self.num_features)
-        shape = (len(features), self.num_classes)
-        if not isinstance(labels, Tensor) or tuple(labels.shape) != shape:
-            given = tuple(labels.shape) if isinstance(labels, Tensor) else type(labels).__name__
-            raise ValueError(
-                f"labels must be a tensor of 0 and 1 of shape {shape}, one column a class; got "
-                f"{given}"
-            )
+        check_set_shape(labels, (len(features), self.num_classes))
         sets = labels.to(features.device) != 0
         if (labels.to(features.device) != sets).any():
-            raise ValueError("labels must be 0 or 1: a row is the set of labels of its sample")
+            raise ValueError(NOT_A_SET)
         labelled = sets.any(1)
         keys = (sets * _codes(self.num_classes).to(sets.device)).sum(1)
         rows = torch.cat([features, sets.to(features.dtype)], dim=1)

@@ -21,6 +21,7 @@ from etf_heads.heads._feature_norm import (
     norm_name,
     normalised,
 )
+from etf_heads.heads._linear import linear_of
 
 _BLOCK = 2**22  # numbers of class vectors, or of logits, at a time in topk
 
@@ -314,20 +315,8 @@ class Head(Recognised, Specified):
                     "normalisation folds into"
                 )
             bias = None
-        linears = []
-        for rows in self.tasks.slices:
-            linear = nn.Linear(
-                self.in_features,
-                rows.stop - rows.start,
-                bias=bias is not None,
-                device="meta",
-                dtype=weight.dtype,
-            )
-            linear.weight = nn.Parameter(weight[rows].clone())
-            if bias is not None:
-                linear.bias = nn.Parameter(bias[rows].clone())
-            linears.append(linear)
-        return linears
+        rows = self.tasks.slices
+        return [linear_of(weight[own], None if bias is None else bias[own]) for own in rows]
 
     @torch.no_grad()
     def _folded(self) -> tuple[Tensor, Tensor | None]:

@@ -13,6 +13,7 @@ from etf_heads._tasks import Tasks, TaskSpec
 from etf_heads.codes import SimplexCode
 from etf_heads.geometry import nearest_orientation
 from etf_heads.heads._fixed import FixedHead
+from etf_heads.heads._linear import joined_biases
 from etf_heads.heads._nearest import check_fit, fixed_head
 from etf_heads.heads._running_means import (
     RunningClassMeans,
@@ -60,22 +61,8 @@ def from_linear(linears: Linears) -> FixedHead:
     scale = float((weight.to(frame.dtype) * frame).sum() / tasks.total)
     if not scale > torch.finfo(frame.dtype).eps * float(weight.abs().max()):
         raise ValueError("linears have the same weight for all classes: no frame is nearest")
-    biases = [layer.bias for layer in layers]
-    bias = None
-    if any(b is not None for b in biases):
-        bias = torch.cat(
-            [
-                weight.new_zeros(k) if b is None else b
-                for b, k in zip(biases, tasks.sizes, strict=True)
-            ]
-        )
-    return fixed_head(
-        orientation,
-        tasks,
-        bias=bias,
-        scale=scale,
-        like=weight.new_empty(0),
-    )
+    bias = joined_biases([layer.bias for layer in layers], tasks.sizes, weight)
+    return fixed_head(orientation, tasks, bias=bias, scale=scale, like=weight.new_empty(0))
 
 
 @torch.no_grad()
@@ -137,13 +124,7 @@ def from_features(
     if bias:
         frame = SimplexCode(tasks, tasks.rank).expand(orientation).mT
         offset = -scale * (frame * everywhere.centres(means)).sum(-1)
-    return fixed_head(
-        orientation,
-        tasks,
-        bias=offset,
-        scale=scale,
-        like=like,
-    )
+    return fixed_head(orientation, tasks, bias=offset, scale=scale, like=like)
 
 
 def _running(tasks: Tasks, in_features: int, like: Tensor) -> RunningClassMeans:

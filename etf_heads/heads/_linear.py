@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,25 @@ from torch.nn import functional as F
 
 from etf_heads._tasks import Tasks, TaskSpec, positive_int
 from etf_heads.heads._feature_norm import FeatureNorm, make_norm, normalised
+
+
+def linear_of(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    """A layer of copies of these."""
+    layer = nn.Linear(weight.shape[1], len(weight), bias is not None, device="meta")
+    layer.weight = nn.Parameter(weight.clone())
+    if bias is not None:
+        layer.bias = nn.Parameter(bias.clone())
+    return layer
+
+
+def joined_biases(
+    biases: Sequence[Tensor | None], sizes: Sequence[int], like: Tensor
+) -> Tensor | None:
+    """Biases of several tasks side by side, zero where there is none; None if there are none."""
+    if all(bias is None for bias in biases):
+        return None
+    pairs = zip(biases, sizes, strict=True)
+    return torch.cat([like.new_zeros(k) if bias is None else bias for bias, k in pairs])
 
 
 class LinearHead(nn.Module):
@@ -95,15 +115,9 @@ class LinearHead(nn.Module):
     @torch.no_grad()
     def linears(self) -> nn.ModuleDict:
         """Copies as one ``nn.Linear`` a task, by name or "0", "1", ..., without the norm."""
-        layers = nn.ModuleDict()
-        for task, rows in zip(self.tasks.labels, self.tasks.slices, strict=True):
-            layer = nn.Linear(self.in_features, 1, self.bias is not None, device="meta")
-            layer.out_features = rows.stop - rows.start
-            layer.weight = nn.Parameter(self.weight[rows].clone())
-            if self.bias is not None:
-                layer.bias = nn.Parameter(self.bias[rows].clone())
-            layers[task] = layer
-        return layers
+        weight, bias, rows = self.weight, self.bias, self.tasks.slices
+        layers = (linear_of(weight[own], None if bias is None else bias[own]) for own in rows)
+        return nn.ModuleDict(dict(zip(self.tasks.labels, layers, strict=True)))
 
     def extra_repr(self) -> str:
         """Sizes, for ``print(module)``."""

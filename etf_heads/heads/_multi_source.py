@@ -12,6 +12,7 @@ from etf_heads._labels import NO_LABEL, Labels, stack_labels
 from etf_heads._tasks import Tasks
 from etf_heads.heads._base import Head
 from etf_heads.heads._feature_norm import FeatureNorm, make_norm, normalised
+from etf_heads.heads._linear import joined_biases
 from etf_heads.heads._observing import ObservingHead
 
 
@@ -109,14 +110,8 @@ class MultiSourceHead(nn.Module):
     @property
     def bias(self) -> Tensor | None:
         """Biases, (sum K_t,), zero for heads that have none; None if no head has any."""
-        if all(head.bias is None for head in self._parts):
-            return None
-        return torch.cat(
-            [
-                head._like.new_zeros(head.out_features) if head.bias is None else head.bias
-                for head in self._parts
-            ]
-        )
+        parts = self._parts
+        return joined_biases([head.bias for head in parts], self.tasks.sizes, parts[0]._like)
 
     @property
     def _parts(self) -> list[Head]:

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from etf_heads._tasks import Tasks
 from etf_heads.heads import Head
+from etf_heads.heads._linear import joined_biases
 
 AnyHead = Head | nn.Module | Mapping[str, nn.Linear] | Sequence[nn.Linear]
 """A head of this package, an ``nn.Linear``, or an ``nn.ModuleDict`` (a dict, a list) of them."""
@@ -107,10 +108,6 @@ def _joined(layers: dict[str, Any] | list[Any]) -> LinearClassifier:
     tasks = Tasks.parse(
         dict(zip(layers, sizes, strict=True)) if isinstance(layers, dict) else sizes
     )
-    bias = None
-    if any(part.bias is not None for part in parts):
-        zeros = [part.weight.new_zeros(len(part.weight)) for part in parts]
-        bias = torch.cat(
-            [z if p.bias is None else p.bias for p, z in zip(parts, zeros, strict=True)]
-        )
-    return LinearClassifier(tasks, torch.cat([part.weight for part in parts]), bias)
+    weight = torch.cat([part.weight for part in parts])
+    bias = joined_biases([part.bias for part in parts], sizes, weight)
+    return LinearClassifier(tasks, weight, bias)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -21,15 +19,24 @@ class CrossEntropy(LogitLoss):
     """Softmax cross-entropy of whatever logits a subclass makes.
 
     Args:
+        task_weights: as in :class:`TaskLoss`.
         label_smoothing: share of the target that is spread evenly over all classes, in [0, 1].
-        options: as in :class:`TaskLoss`.
+        ignore_index: as in :class:`TaskLoss`.
+        reduction: as in :class:`TaskLoss`.
     """
 
     streamed = True  # heads of many classes make no logits
     few_classes = 16  # a register's worth of numbers side by side: with fewer, tasks go there
 
-    def __init__(self, *, label_smoothing: float = 0.0, **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(
+        self,
+        *,
+        task_weights: TaskWeights | None = None,
+        label_smoothing: float = 0.0,
+        ignore_index: int = NO_LABEL,
+        reduction: Reduction = "mean",
+    ) -> None:
+        super().__init__(task_weights=task_weights, ignore_index=ignore_index, reduction=reduction)
         if not 0 <= label_smoothing <= 1:
             raise ValueError(f"label_smoothing must be from 0 to 1, got {label_smoothing!r}")
         self.label_smoothing = label_smoothing
@@ -137,21 +144,6 @@ class CompoundCrossEntropy(CrossEntropy):
         >>> torch.allclose(loss, plain)
         True
     """
-
-    def __init__(
-        self,
-        *,
-        task_weights: TaskWeights | None = None,
-        label_smoothing: float = 0.0,
-        ignore_index: int = NO_LABEL,
-        reduction: Reduction = "mean",
-    ) -> None:
-        super().__init__(
-            label_smoothing=label_smoothing,
-            task_weights=task_weights,
-            ignore_index=ignore_index,
-            reduction=reduction,
-        )
 
     def compiled(self, features: Tensor, head: Classifier, labels: Labels) -> Tensor | None:
         """The loss by a compiled kernel, where there is one for it."""

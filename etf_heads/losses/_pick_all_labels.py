@@ -7,11 +7,11 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from etf_heads._labels import checked_by_device
+from etf_heads._labels import NOT_A_SET, check_set_shape, checked_by_device
 from etf_heads._precision import at_least_float32
 from etf_heads._tracing import is_traced
 from etf_heads.losses._classifiers import AnyHead, classifier_of
-from etf_heads.losses._task_loss import Reduction
+from etf_heads.losses._task_loss import Reduction, check_reduction
 
 OverLabels = Literal["sum", "mean"]
 
@@ -60,10 +60,7 @@ class PickAllLabelsCrossEntropy(nn.Module):
         super().__init__()
         if over_labels not in get_args(OverLabels):
             raise ValueError(f"over_labels must be 'sum' or 'mean', got {over_labels!r}")
-        if reduction not in get_args(Reduction):
-            raise ValueError(
-                f"reduction must be one of {', '.join(get_args(Reduction))}; got {reduction!r}"
-            )
+        check_reduction(reduction)
         self.over_labels = over_labels
         self.reduction = reduction
 
@@ -75,18 +72,12 @@ class PickAllLabelsCrossEntropy(nn.Module):
                 f"the head has {len(classifier.tasks)} tasks; label sets are of one: take a head a "
                 "task"
             )
-        shape = (*features.shape[:-1], classifier.tasks.total)
-        if not isinstance(labels, Tensor) or tuple(labels.shape) != shape:
-            given = tuple(labels.shape) if isinstance(labels, Tensor) else type(labels).__name__
-            raise ValueError(
-                f"labels must be a tensor of 0 and 1 of shape {shape}, one column a class; got "
-                f"{given}"
-            )
+        check_set_shape(labels, (*features.shape[:-1], classifier.tasks.total))
         logits = classifier.all_softmax_logits(features)
         logits = logits.to(at_least_float32(logits.dtype))
         looked_at = labels.device.type == "cpu" and not is_traced()  # on a GPU one would wait
         if looked_at and ((labels != 0) & (labels != 1)).any():
-            raise ValueError("labels must be 0 or 1: a row is the set of labels of its sample")
+            raise ValueError(NOT_A_SET)
         if not looked_at and not (labels.is_floating_point() or labels.dtype == torch.bool):
             labels = checked_by_device(labels.long(), 2)
         targets = labels.to(logits.dtype)

@@ -44,10 +44,7 @@ class TaskLoss(nn.Module):
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__()
-        if reduction not in get_args(Reduction):
-            raise ValueError(
-                f"reduction must be one of {', '.join(get_args(Reduction))}; got {reduction!r}"
-            )
+        check_reduction(reduction)
         check_task_weights(task_weights)
         self.task_weights = task_weights
         self.ignore_index = ignore_index
@@ -161,6 +158,14 @@ class LogitLoss(TaskLoss):
 def mean_weights(labelled: Tensor, dtype: torch.dtype) -> Tensor:
     """Weights that make a sum over samples the mean of the labelled ones, task by task: (N, T)."""
     return labelled / labelled.sum(0, dtype=dtype).clamp(min=1)
+
+
+def check_reduction(given: str) -> None:
+    """ValueError unless it is a :data:`Reduction`."""
+    if given not in get_args(Reduction):
+        raise ValueError(
+            f"reduction must be one of {', '.join(get_args(Reduction))}; got {given!r}"
+        )
 
 
 def check_task_weights(given: TaskWeights | None) -> None:

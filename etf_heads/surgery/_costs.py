@@ -123,7 +123,8 @@ def _state_bytes(trainable: list[nn.Parameter], optimizer: OptimizerSpec) -> int
 
 def _factory(optimizer: OptimizerSpec) -> Callable[[list[nn.Parameter]], Optimizer]:
     if isinstance(optimizer, str):
-        known = [n for n, v in vars(torch.optim).items() if _is_optimizer(v) and v is not Optimizer]
+        classes = {name: v for name, v in vars(torch.optim).items() if isinstance(v, type)}
+        known = [n for n, v in classes.items() if issubclass(v, Optimizer) and v is not Optimizer]
         if optimizer not in known:
             raise ValueError(
                 f"optimizer={optimizer!r} is none of torch.optim's: {', '.join(sorted(known))}; "
@@ -136,10 +137,6 @@ def _factory(optimizer: OptimizerSpec) -> Callable[[list[nn.Parameter]], Optimiz
             f"got {optimizer!r:.80}"
         )
     return optimizer
-
-
-def _is_optimizer(value: object) -> bool:
-    return isinstance(value, type) and issubclass(value, Optimizer)
 
 
 def _in_words(optimizer: OptimizerSpec) -> str:

@@ -79,13 +79,14 @@ def narrow_features(model: M, dim: int, *, at: str | Sequence[str] | None = None
     end = _residual_end(model, layers)
     if end is None:
         for layer in layers.values():
-            _put(model, layer, nn.Sequential(_projection(layer, dim), _classifier(layer, dim)))
+            projection = _pointwise(layer, width_and_classes(layer)[0], dim, bias=False)
+            _put(model, layer, nn.Sequential(projection, _classifier(layer, dim)))
         _log.info("%s: projections to %d features before %s", _name(model), dim, ", ".join(layers))
         return model
     (layer,) = layers.values()
     end.narrow(dim)
     _put(model, layer, _classifier(layer, dim))
-    _tell_width(model, width_and_classes(layer)[0], dim)
+    _set_width(model, width_and_classes(layer)[0], dim)
     _log.info(
         "%s: %s.%s, its normalisation and the shortcut narrowed to %d features",
         _name(model),
@@ -143,7 +144,7 @@ def _residual_end(model: nn.Module, layers: dict[str, Classifier]) -> _ResidualE
     block = blocks[-1]
     children = dict(block.named_children())
     shortcut = children.pop("downsample", None)
-    weighted = [name for name, child in children.items() if _has_weights(child)]
+    weighted = [name for name, child in children.items() if [*child.parameters()]]
     if len(weighted) < 2:
         return None
     end = _ResidualEnd(block, *weighted[-2:])
@@ -176,10 +177,6 @@ def _with_channels(module: nn.Module) -> list[nn.Module]:
     return [m for m in module.modules() if any(True for _ in m.parameters(recurse=False))]
 
 
-def _has_weights(module: nn.Module) -> bool:
-    return any(True for _ in module.parameters())
-
-
 def _is_last(model: nn.Module, block: nn.Module, classifier: nn.Module) -> bool:
     """Whether only the classifier has weights behind the block."""
     order = _with_channels(model)
@@ -200,10 +197,6 @@ def _keep_channels(layer: nn.Module, dim: int) -> None:
     for name in ("out_channels", "num_features"):
         if hasattr(layer, name):
             setattr(layer, name, dim)
-
-
-def _projection(layer: Classifier, dim: int) -> nn.Module:
-    return _pointwise(layer, width_and_classes(layer)[0], dim, bias=False)
 
 
 def _classifier(layer: Classifier, dim: int) -> nn.Module:
@@ -241,7 +234,7 @@ def _check(model: nn.Module, layers: dict[str, Classifier], dim: int) -> None:
             )
 
 
-def _tell_width(model: nn.Module, before: int, after: int) -> None:
+def _set_width(model: nn.Module, before: int, after: int) -> None:
     """Update what timm's models say of their width, where they said the former one."""
     for name in ("num_features", "head_hidden_size"):
         if getattr(model, name, None) == before:

@@ -84,7 +84,8 @@ def tune_layer(
     model.requires_grad_(False)
     own = {id(module) for part in parts for module in part.modules()}
     for module in model.modules():
-        if _has_running_statistics(module) and id(module) not in own:
+        keeps = isinstance(module, _NormBase) and module.running_mean is not None
+        if keeps and id(module) not in own:
             module.register_forward_pre_hook(_evaluate)
     for part in parts:
         part.requires_grad_(True)
@@ -166,10 +167,6 @@ def _layer(model: nn.Module, name: str, heads: Mapping[str, nn.Module]) -> nn.Mo
     if not any(True for _ in modules[name].parameters()):
         raise ValueError(f"layer={name!r} has no parameters to tune: {modules[name]}")
     return modules[name]
-
-
-def _has_running_statistics(module: nn.Module) -> bool:
-    return isinstance(module, _NormBase) and module.running_mean is not None
 
 
 def _evaluate(module: nn.Module, _inputs: Any) -> None:
