@@ -19,10 +19,8 @@ NO_LABEL = -100
 """The label of samples without one: PyTorch's default ``ignore_index``."""
 
 
-def check_labels(
-    labels: Labels, tasks: Tasks, shape: tuple[int, ...], *, no_label: int | None = None
-) -> Tensor:
-    """Labels of all tasks as an int64 tensor of shape (*shape, T), in range, or ValueError.
+def check_labels(labels: Labels, tasks: Tasks, shape: tuple[int, ...]) -> Tensor:
+    """Labels of all tasks as int64 (*shape, T), in range or :data:`NO_LABEL`, or ValueError.
 
     Finding out whether they are in range waits for the device once.
 
@@ -30,11 +28,9 @@ def check_labels(
         labels: of a batch.
         tasks: whose labels they are.
         shape: of the batch.
-        no_label: what stands for a missing label, :data:`NO_LABEL`; None where every sample needs
-            a label of every task.
     """
     stacked = stack_labels(labels, tasks, shape)
-    check_range(stacked, tasks, no_label=no_label)
+    check_range(stacked, tasks, no_label=NO_LABEL)
     return stacked
 
 

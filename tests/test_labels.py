@@ -16,13 +16,11 @@ def test_no_label_is_what_torch_ignores():
     assert F.cross_entropy(logits, labels) == F.cross_entropy(logits[:1], labels[:1])
 
 
-def test_missing_labels_pass_where_they_are_allowed():
+def test_missing_labels_pass():
     labels = torch.tensor([[2, NO_LABEL], [NO_LABEL, NO_LABEL]])
-    assert torch.equal(check_labels(labels, TASKS, (2,), no_label=NO_LABEL), labels)
+    assert torch.equal(check_labels(labels, TASKS, (2,)), labels)
     nothing = torch.full((2, 2), NO_LABEL)
-    assert torch.equal(check_labels(nothing, TASKS, (2,), no_label=NO_LABEL), nothing)
-    with pytest.raises(ValueError, match="expected 0 to 2; leave out"):
-        check_labels(labels, TASKS, (2,))
+    assert torch.equal(check_labels(nothing, TASKS, (2,)), nothing)
 
 
 @pytest.mark.parametrize(
@@ -36,7 +34,7 @@ def test_missing_labels_pass_where_they_are_allowed():
 def test_other_numbers_are_refused(column, message):
     labels = {"shape": torch.tensor([0, 2]), "colour": torch.tensor(column)}
     with pytest.raises(ValueError, match=f"labels of task 'colour' {message}"):
-        check_labels(labels, TASKS, (2,), no_label=NO_LABEL)
+        check_labels(labels, TASKS, (2,))
 
 
 def test_no_samples_are_in_range():

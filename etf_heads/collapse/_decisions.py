@@ -145,7 +145,7 @@ class NearestCentreDisagreement(Disagreement):
     def update(self, features: Tensor, labels: Labels) -> None:
         """Take in a batch of (B, d) features and its labels, as in the measure's ``update``."""
         check_features(features, self.num_features)
-        labels = check_labels(labels, self.tasks, (len(features),), no_label=NO_LABEL)
+        labels = check_labels(labels, self.tasks, (len(features),))
         columns = labels.to(self.device).unbind(1)
         self._count(self._finite(features), columns, range(len(self.tasks)))
 

@@ -78,7 +78,7 @@ def check_sources(
 
 def labelled(features: Tensor, labels: Labels, task: Tasks) -> tuple[Tensor, Tensor]:
     """Checked features (B', d) and labels (B',) of the samples that have a label of one task."""
-    found = check_labels(labels, task, (len(features),), no_label=NO_LABEL)[:, 0]
+    found = check_labels(labels, task, (len(features),))[:, 0]
     present = found != NO_LABEL
     if bool(present.all()):
         return features, found

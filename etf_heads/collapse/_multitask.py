@@ -133,7 +133,7 @@ class MultiTaskCollapse(ClassificationCollapse):
         """
         check_features(features, self.num_features)
         check_finite(features)
-        found = check_labels(labels, self.tasks, (len(features),), no_label=NO_LABEL)
+        found = check_labels(labels, self.tasks, (len(features),))
         features, found = features.to(self.device), found.to(self.device)
         present = found != NO_LABEL
         complete = present.all(1)

@@ -76,8 +76,8 @@ class ObservingHead(Head):
 
         Args:
             features: (..., d), as :meth:`forward` takes them.
-            labels: integers of shape (...); for several tasks one tensor a task, by name or in
-                order.
+            labels: integers of shape (...), -100 for samples without one; for several tasks one
+                tensor a task, by name or in order.
 
         Raises:
             ValueError: if labels or features are not as above, or not finite, or out of range;

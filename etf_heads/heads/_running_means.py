@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
-from etf_heads._labels import Labels, check_labels
+from etf_heads._labels import NO_LABEL, Labels, check_labels
 from etf_heads._precision import KeepsPrecision, at_least_float32
 from etf_heads._tasks import Tasks
 
@@ -123,7 +123,7 @@ def class_sums(features: Tensor, labels: Labels, tasks: Tasks) -> tuple[Tensor, 
 
     Args:
         features: (..., d).
-        labels: see :data:`Labels`.
+        labels: see :data:`Labels`; -100 for samples without one.
         tasks: class counts.
 
     Returns:
@@ -139,9 +139,10 @@ def class_sums(features: Tensor, labels: Labels, tasks: Tasks) -> tuple[Tensor, 
     check_finite(flat)
     sums, counts = [], []
     for column, size in zip(labels.unbind(1), tasks.sizes, strict=True):
-        sums.append(flat.new_zeros(size, flat.shape[1]).index_add(0, column, flat))
+        rows = torch.where(column == NO_LABEL, size, column)  # one row more, which is left out
+        sums.append(flat.new_zeros(size + 1, flat.shape[1]).index_add(0, rows, flat)[:size])
         ones = flat.new_ones(len(flat))
-        counts.append(flat.new_zeros(size).index_add(0, column, ones))
+        counts.append(flat.new_zeros(size + 1).index_add(0, rows, ones)[:size])
     return torch.cat(sums), torch.cat(counts)
 
 
