@@ -120,16 +120,14 @@ def validated(records: Sequence[Record]) -> float:
     return 100 * max((trial.accuracy or 0.0 for trial in records[0].tuned), default=0.0)
 
 
-def lines(evidence: Evidence) -> list[Line]:
+def lines(evidence: Evidence) -> Iterator[Line]:
     """Choices of the tuning, and differences from the plain learned head of the same regime."""
     accuracy = {name: last_accuracy(own) for name, own in evidence.items()}
     plain = {name: accuracy[f"{name.partition(':')[0]}: {PLAIN}"] for name in evidence}
     ahead = [differences(accuracy[name], plain[name]) for name in evidence]
-    return [
-        ("points ahead of plain", *(points(interval(own)) for own in ahead)),
-        ("held-out accuracy of the best trial, %", *map(_held_out, evidence.values())),
-        chosen_settings(evidence),
-    ]
+    yield ("points ahead of plain", *(points(interval(own)) for own in ahead))
+    yield ("held-out accuracy of the best trial, %", *map(_held_out, evidence.values()))
+    yield chosen_settings(evidence)
 
 
 def _loss(variant: str) -> str:

@@ -181,7 +181,7 @@ class Claim:
     judge: Callable[[Evidence], Iterable[Criterion]]
     measures: tuple[str, ...]
     examine: Callable[[Network, ImageData, RunResult], DataclassInstance] | None = None
-    lines: Callable[[Evidence], list[Line]] = lambda _: []
+    lines: Callable[[Evidence], Iterable[Line]] = lambda _: []
     figures: Callable[[Evidence], list[Figure]] = lambda _: []
 
 

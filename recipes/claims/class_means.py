@@ -79,14 +79,12 @@ def shifted(records: Sequence[Record]) -> list[float]:
     return final(records, "shifted")
 
 
-def lines(evidence: Evidence) -> list[Line]:
+def lines(evidence: Evidence) -> Iterator[Line]:
     """Accuracy on the images from elsewhere."""
     learned, *others = map(shifted, evidence.values())
     ahead = (points(interval(differences(own, learned))) for own in others)
-    return [
-        row("accuracy on images from elsewhere", evidence, shifted, percent),
-        (f"points ahead of {LEARNED} there", "", *ahead),
-    ]
+    yield row("accuracy on images from elsewhere", evidence, shifted, percent)
+    yield (f"points ahead of {LEARNED} there", "", *ahead)
 
 
 VARIANTS = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 from recipes.claims.claim import BATCH_NORM, Claim, Criterion, Plan, Settings, Variant
@@ -10,6 +10,7 @@ from recipes.claims.record import Evidence, extras
 from recipes.data import binary_digits_name
 from recipes.data.images import ImageData
 from recipes.pages.page import Figure
+from recipes.pages.tables import Line
 from recipes.training.network import Network
 from recipes.training.result import RunResult
 from recipes.verification.effective import Effective, closed_form, limit_cosine, rms
@@ -68,7 +69,7 @@ def _by_share(evidence: Evidence) -> dict[float, list[SweepRun]]:
     return dict(sorted(found.items()))
 
 
-def lines(evidence: Evidence) -> list[tuple[str, ...]]:
+def lines(evidence: Evidence) -> Iterator[Line]:
     """Cosines, measured and computed."""
     runs = [extras(records, SweepRun) for records in evidence.values()]
     shares = [of_share[0].share for of_share in runs]
@@ -76,11 +77,9 @@ def lines(evidence: Evidence) -> list[tuple[str, ...]]:
         [closed_form([run.share], _effective(run).strength_equal)[0] for run in of_share]
         for of_share in runs
     ]
-    return [
-        ("cosine between the tasks, measured", *(_mean([r.cosine for r in own]) for own in runs)),
-        ("Theorem 5.1, λ_W λ_H N → 0", *(f"{limit_cosine(share):.3f}" for share in shares)),
-        ("Theorem 5.1, λ's from the logit gaps", *map(_mean, from_gaps)),
-    ]
+    yield ("cosine between the tasks, measured", *(_mean([r.cosine for r in own]) for own in runs))
+    yield ("Theorem 5.1, λ_W λ_H N → 0", *(f"{limit_cosine(share):.3f}" for share in shares))
+    yield ("Theorem 5.1, λ's from the logit gaps", *map(_mean, from_gaps))
 
 
 def _effective(run: SweepRun) -> Effective:

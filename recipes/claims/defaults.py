@@ -68,17 +68,15 @@ def judge(evidence: Evidence) -> Iterator[Criterion]:
         yield accuracy_ahead(evidence, (fixed, learned), "at least", -1.0, why)
 
 
-def lines(evidence: Evidence) -> list[Line]:
+def lines(evidence: Evidence) -> Iterator[Line]:
     """Accuracy of each minus that of the default."""
     default = last_accuracy(evidence[DEFAULT])
-    return [
-        row(
-            "points ahead of default",
-            evidence,
-            lambda own: differences(last_accuracy(own), default),
-            points,
-        )
-    ]
+    yield row(
+        "points ahead of default",
+        evidence,
+        lambda own: differences(last_accuracy(own), default),
+        points,
+    )
 
 
 CLAIM = Claim(

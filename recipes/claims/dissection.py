@@ -17,6 +17,7 @@ from recipes.claims.record import Evidence, Record, extras
 from recipes.data.images import ImageData, ImageSet
 from recipes.pages.canvas import HeatMap, heat_maps, plain, svg_text
 from recipes.pages.page import Figure
+from recipes.pages.tables import Line
 from recipes.training.network import Network, evaluate
 from recipes.training.result import RunResult
 
@@ -184,23 +185,19 @@ def _mean_of_parts(values: Sequence[Sequence[float]]) -> list[float]:
     return [sum(of_parts) / len(PARTS) for of_parts in values]
 
 
-def lines(evidence: Evidence) -> list[tuple[str, ...]]:
+def lines(evidence: Evidence) -> Iterator[Line]:
     """The measures of each part, means over seeds before training and after."""
     titles = {
         "own": "cosine with own class vectors",
         "other": "|cosine| with the other task's",
         "spread": "spread within over between classes",
     }
-    rows = [
-        (
-            f"{title}, {part} picture alone",
-            *(_before_and_after(records, _entry(name, k)) for records in evidence.values()),
-        )
-        for name, title in titles.items()
-        for k, part in enumerate(PARTS)
-    ]
+    for name, title in titles.items():
+        for k, part in enumerate(PARTS):
+            cells = (_before_and_after(records, _entry(name, k)) for records in evidence.values())
+            yield (f"{title}, {part} picture alone", *cells)
     sums = (_before_and_after(records, attrgetter("sum")) for records in evidence.values())
-    return [*rows, ("cosine of the whole with the sum of parts", *sums)]
+    yield ("cosine of the whole with the sum of parts", *sums)
 
 
 def _entry(name: str, place: int) -> Callable[[Dissection], float]:

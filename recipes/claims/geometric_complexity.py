@@ -171,16 +171,12 @@ TITLES = {
 MOMENTS = {f"at training loss {STOP:g}": stopped, "after the epochs": after_epochs}
 
 
-def lines(evidence: Evidence) -> list[Line]:
+def lines(evidence: Evidence) -> Iterator[Line]:
     """The measures of every variant at both moments, and the epochs to the first."""
-    return [
-        *(
-            row(f"{title}, {when}", evidence, partial(_numbers, moment=moment, name=name))
-            for when, moment in MOMENTS.items()
-            for name, title in TITLES.items()
-        ),
-        row("epochs to it", evidence, lambda own: list(map(_epochs, own))),
-    ]
+    for when, moment in MOMENTS.items():
+        for name, title in TITLES.items():
+            yield row(f"{title}, {when}", evidence, partial(_numbers, moment=moment, name=name))
+    yield row("epochs to it", evidence, lambda own: list(map(_epochs, own)))
 
 
 def _epochs(record: Record) -> float:

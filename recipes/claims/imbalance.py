@@ -74,16 +74,14 @@ def _ratio(record: Record) -> float:
     return float((gram - _predicted(record)).norm() / (gram - _etfs(record)).norm())
 
 
-def lines(evidence: Evidence) -> list[Line]:
+def lines(evidence: Evidence) -> Iterator[Line]:
     """Root mean squares of differences of cosines, means over seeds."""
-    return [
-        (
-            f"cosines {where} tasks less {what}, rms",
-            *(f"{_mean_rms(records, what, where):.2g}" for records in evidence.values()),
-        )
-        for where in ("within", "across")
-        for what in ("predicted", "balanced ETFs")
-    ]
+    for where in ("within", "across"):
+        for what in ("predicted", "balanced ETFs"):
+            yield (
+                f"cosines {where} tasks less {what}, rms",
+                *(f"{_mean_rms(records, what, where):.2g}" for records in evidence.values()),
+            )
 
 
 def _mean_rms(records: Sequence[Record], what: str, where: str) -> float:

@@ -103,19 +103,15 @@ def _nc_m(evidence: Evidence, name: str) -> list[float]:
     return final(evidence[name], "nc_m/2")
 
 
-def lines(evidence: Evidence) -> list[Line]:
+def lines(evidence: Evidence) -> Iterator[Line]:
     """Exact sets by their size, and what pairs have of the average of their labels' means."""
     scales = (fmean(final(own, "tag_scale/2")) for own in evidence.values())
-    return [
-        *(
-            (
-                f"exact sets of {title}",
-                *(f"{fmean(examined(own, Exact, name)):.1%}" for own in evidence.values()),
-            )
-            for name, title in SIZES.items()
-        ),
-        ("C_2, pairs over the average of their labels", *(f"{scale:.3g}" for scale in scales)),
-    ]
+    for name, title in SIZES.items():
+        yield (
+            f"exact sets of {title}",
+            *(f"{fmean(examined(own, Exact, name)):.1%}" for own in evidence.values()),
+        )
+    yield ("C_2, pairs over the average of their labels", *(f"{scale:.3g}" for scale in scales))
 
 
 CLAIM = Claim(

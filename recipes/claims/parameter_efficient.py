@@ -56,16 +56,14 @@ def judge(evidence: Evidence) -> Iterator[Criterion]:
     )
 
 
-def lines(evidence: Evidence) -> list[Line]:
+def lines(evidence: Evidence) -> Iterator[Line]:
     """Costs of each variant."""
     seconds = ([record.history[-1].train_seconds for record in own] for own in evidence.values())
     first = [own[0].counts for own in evidence.values()]
-    return [
-        ("seconds of training", *(f"{fmean(own):.0f}" for own in seconds)),
-        ("head parameters", *(f"{counts.head_parameters:,}" for counts in first)),
-        ("optimiser state", *(bytes_in_words(counts.optimizer_state_bytes) for counts in first)),
-        ("checkpoint", *(bytes_in_words(counts.checkpoint_bytes) for counts in first)),
-    ]
+    yield ("seconds of training", *(f"{fmean(own):.0f}" for own in seconds))
+    yield ("head parameters", *(f"{counts.head_parameters:,}" for counts in first))
+    yield ("optimiser state", *(bytes_in_words(counts.optimizer_state_bytes) for counts in first))
+    yield ("checkpoint", *(bytes_in_words(counts.checkpoint_bytes) for counts in first))
 
 
 CLAIM = Claim(

@@ -119,13 +119,11 @@ def judge(evidence: Evidence) -> Iterator[Criterion]:
     )
 
 
-def lines(evidence: Evidence) -> list[Line]:
+def lines(evidence: Evidence) -> Iterator[Line]:
     """NC1, which the ratio of traces does not replace here, and the head's parameters."""
     nc1 = (final(own, "m_nc1") for own in evidence.values())
-    return [
-        ("NC1, tr(Σ_W Σ_B⁺)/K", *(f"{sum(own) / len(own):.3g}" for own in nc1)),
-        ("head parameters", *(f"{r[0].counts.head_parameters:,}" for r in evidence.values())),
-    ]
+    yield ("NC1, tr(Σ_W Σ_B⁺)/K", *(f"{sum(own) / len(own):.3g}" for own in nc1))
+    yield ("head parameters", *(f"{r[0].counts.head_parameters:,}" for r in evidence.values()))
 
 
 FULL: Settings = {"backbone": "resnet18", "epochs": 200, "width": 64, "batch_size": 128}

@@ -138,19 +138,15 @@ def rows_of(evidence: Evidence, data: str) -> list[Row]:
     return summarise_rows(runs)
 
 
-def lines(evidence: Evidence) -> list[Line]:
+def lines(evidence: Evidence) -> Iterator[Line]:
     """Difference to the baseline and measures of every variant."""
     rows = [row for data in data_sets(evidence) for row in rows_of(evidence, data)]
-    return [
-        (
-            f"points ahead of {BASELINE}",
-            *("" if row.ahead is None else points(row.ahead) for row in rows),
-        ),
-        *(
-            (title, *(measured(row.measures[name]) for row in rows))
-            for name, title in MEASURES.items()
-        ),
-    ]
+    yield (
+        f"points ahead of {BASELINE}",
+        *("" if row.ahead is None else points(row.ahead) for row in rows),
+    )
+    for name, title in MEASURES.items():
+        yield (title, *(measured(row.measures[name]) for row in rows))
 
 
 def figures(evidence: Evidence) -> list[Figure]:

@@ -18,6 +18,7 @@ from recipes.claims.record import Evidence, differences, examined, extras
 from recipes.data.images import ImageData
 from recipes.pages.canvas import new_figure, plain, svg_text
 from recipes.pages.page import Figure
+from recipes.pages.tables import Line
 from recipes.training.engine import train
 from recipes.training.network import Network
 from recipes.training.result import RunResult
@@ -216,14 +217,12 @@ def judge(evidence: Evidence) -> Iterator[Criterion]:
         )
 
 
-def lines(evidence: Evidence) -> list[tuple[str, ...]]:
+def lines(evidence: Evidence) -> Iterator[Line]:
     """Overlaps, and how many maps were empty."""
     overlaps = (fmean(examined(own, Saliency, "overlap")) for own in evidence.values())
     empty = (sum(examined(own, Saliency, "empty")) for own in evidence.values())
-    return [
-        ("overlap of the tasks' saliency maps", *(f"{mean:.3f}" for mean in overlaps)),
-        ("images with an empty map, left out", *map(str, empty)),
-    ]
+    yield ("overlap of the tasks' saliency maps", *(f"{mean:.3f}" for mean in overlaps))
+    yield ("images with an empty map, left out", *map(str, empty))
 
 
 def figures(evidence: Evidence) -> list[Figure]:

@@ -162,23 +162,19 @@ def _correlations(records: Sequence[Record]) -> list[float]:
     return [separation_law(own.seen)["correlation"] for own in extras(records, Layers)]
 
 
-def lines(evidence: Evidence) -> list[Line]:
+def lines(evidence: Evidence) -> Iterator[Line]:
     """Fuzziness and the fitted law of each variant, means over seeds."""
     found = [extras(own, Layers) for own in evidence.values()]
     laws = [[separation_law(own.seen) for own in runs] for runs in found]
     unseen = [[own.unseen for own in runs if own.unseen] for runs in found]
-    return [
-        *(
-            (title, *(f"{fmean(law[name] for law in runs):.3g}" for runs in laws))
-            for title, name in (
-                ("factor a layer (fitted)", "rate"),
-                ("correlation", "correlation"),
-                ("layers that halve the fuzziness", "half_life"),
-            )
-        ),
-        ("fuzziness, pixels → layers", *(_means([own.seen for own in runs]) for runs in found)),
-        ("the same, unseen digits", *(_means(runs) if runs else "–" for runs in unseen)),
-    ]
+    for title, name in (
+        ("factor a layer (fitted)", "rate"),
+        ("correlation", "correlation"),
+        ("layers that halve the fuzziness", "half_life"),
+    ):
+        yield (title, *(f"{fmean(law[name] for law in runs):.3g}" for runs in laws))
+    yield ("fuzziness, pixels → layers", *(_means([own.seen for own in runs]) for runs in found))
+    yield ("the same, unseen digits", *(_means(runs) if runs else "–" for runs in unseen))
 
 
 def _means(runs: Sequence[Sequence[float]]) -> str:

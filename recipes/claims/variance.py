@@ -90,15 +90,11 @@ def correlations(evidence: Evidence, split: Literal["train", "test"]) -> list[fl
     return [rank_correlation(range(len(own)), own) for own in zip(*by_size, strict=True)]
 
 
-def lines(evidence: Evidence) -> list[Line]:
+def lines(evidence: Evidence) -> Iterator[Line]:
     """Both variances, and the training loss."""
-    return [
-        *(
-            row(f"{split} variance", evidence, partial(examined, kind=Variances, name=split))
-            for split in ("train", "test")
-        ),
-        row("training loss", evidence, lambda own: [r.history[-1].train.loss for r in own]),
-    ]
+    for split in ("train", "test"):
+        yield row(f"{split} variance", evidence, partial(examined, kind=Variances, name=split))
+    yield row("training loss", evidence, lambda own: [r.history[-1].train.loss for r in own])
 
 
 CLAIM = Claim(
