@@ -106,6 +106,7 @@ RESULTS = (
             *("loss-or-head", "variance", "many-classes-tuned"),
         ),
     ),
+    _claim("vocabulary", "recipes/claims/language_models.py", "recipes/claims/source_code.py"),
     _claim("replay", REHEARSAL),
     *(
         _claim(name, "recipes/claims/perceptrons.py", "etf_heads/theory/_regression.py")
