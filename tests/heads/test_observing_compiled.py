@@ -75,10 +75,8 @@ def assert_same(model, call):
 @pytest.mark.parametrize(
     ("kind", "backend"),
     [
-        pytest.param(
-            kind, backend, marks=[] if (kind, backend) in COMPILED.items() else pytest.mark.slow
-        )
-        for kind, backend in product(MAKERS, ("eager", "aot_eager"))
+        pair if pair in COMPILED.items() else pytest.param(*pair, marks=pytest.mark.slow)
+        for pair in product(MAKERS, ("eager", "aot_eager"))
     ],
 )
 def test_training_compiles_to_one_graph(kind, backend):
