@@ -3,6 +3,7 @@ import os
 # Before torch is imported by the processes that these tests start; here it is set below.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import gc
 from dataclasses import replace
 from importlib.util import find_spec
 
@@ -21,6 +22,13 @@ def straight(tmp_path_factory):
     config = replace(TINY, backbone="cnn-dropout", output=tmp_path_factory.mktemp("straight"))
     assert run(config) == [0]
     return config
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _little_to_collect():
+    """Each training collects garbage: it need not look through what earlier tests have loaded."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="module")
