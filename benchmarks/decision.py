@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.sections import heads as heads_section
 from benchmarks.sections import many_classes as many_section
 from benchmarks.sections.training import sizes_of, step_table
-from recipes.claims import ahead
+from recipes.claims import ahead, loss_or_head
 from recipes.claims.claim import Judged
 from recipes.claims.record import Evidence, Record, last_accuracy, points_ahead
 from recipes.comparison.summary import Comparison
@@ -28,7 +28,10 @@ DECISION = ", ".join(
         *(f"recipes/results/{name}.json" for name in ("multi-digits", "cifar100-20")),
         *(
             f"recipes/results/claims/{name}.json"
-            for name in ("parameter-efficient", "multi-source", "defaults", "replay")
+            for name in (
+                *("parameter-efficient", "multi-source", "defaults", "replay"),
+                *("many-classes-tuned", "most-classes"),
+            )
         ),
     )
 )
@@ -37,11 +40,13 @@ DECISION = ", ".join(
 USE, MEASURE, AVOID = "**use it**", "**measure first**", "**do not**"
 FEW = "CIFAR-100, 200 images a class, learned by heart"
 BATCH = ", behind batch norm"
+MEANS = ", running class means with NONL"
 
 
 def decision(*results: Result) -> str:
     """A Markdown table: where, what a plain nn.Linear has, what a fixed head has."""
-    savings, heads, many, training, digits, cifar, efficient, sources, defaults, replay = results
+    savings, heads, many, training, digits, cifar, efficient, sources, defaults, *rest = results
+    replay, tuned, most = rest
     step, learned, fixed, _ = step_table(sizes_of(training))[1]
     lines: list[Line] = [
         ("", "where, and what", "plain `nn.Linear`", "fixed head"),
@@ -52,6 +57,16 @@ def decision(*results: Result) -> str:
             USE,
             "digits in sessions, one image of each earlier class replayed, accuracy",
             *_claimed(replay, "digits 0.5%: etf", BATCH, learned="digits 0.5%: learned"),
+        ),
+        (
+            USE,
+            "4,000 characters, six images of each, d = 64, tuned alike, accuracy",
+            *_class_means(tuned, "4,000 characters"),
+        ),
+        (
+            USE,
+            "20,000 characters, four images of each, d = 64, accuracy",
+            *_class_means(most, "20,000 characters"),
         ),
         (
             MEASURE,
@@ -65,6 +80,11 @@ def decision(*results: Result) -> str:
         (MEASURE, "five tasks of 5 CIFAR-100 classes, accuracy", *_claimed(sources, "compound")),
         (MEASURE, f"{FEW}, accuracy", *_claimed(defaults, "default")),
         (AVOID, f"{FEW}, accuracy", *_claimed(defaults, "batch norm", BATCH)),
+        (
+            AVOID,
+            "CIFAR-100 at 16 x 16 pixels, d = 64, tuned alike, accuracy",
+            *_class_means(tuned, "100 classes in 64 dimensions"),
+        ),
         (AVOID, *_share(savings, "resnet50", "ResNet-50", 10)),
     ]
     return markdown(lines)
@@ -140,6 +160,11 @@ def _claimed(judged: Result, variant: str, norm: str = "", *, learned: str = "le
     evidence = from_json(Judged, judged).evidence
     difference = _difference(evidence, variant, learned)
     return (_accuracy(evidence[learned]), f"{difference} points{norm}")
+
+
+def _class_means(judged: Result, regime: str) -> Line:
+    linear = f"{regime}: {loss_or_head.LINEAR}"
+    return _claimed(judged, f"{regime}: {loss_or_head.ROWS}", MEANS, learned=linear)
 
 
 def _difference(evidence: Evidence, name: str, other: str) -> str:

@@ -201,7 +201,10 @@ PARTS = (
     Part("benchmarks/results/training.json", COSTS, _of_table(lambda r: step_table(sizes_of(r)))),
     *(
         Part(f"recipes/results/claims/{name}.json", MANY, _numbers, fenced=False)
-        for name in ("many-classes-tuned", "many-classes", "loss-or-head", "vocabulary")
+        for name in (
+            *("many-classes-tuned", "most-classes", "many-classes", "loss-or-head"),
+            *("long-training", "vocabulary"),
+        )
     ),
     *(
         Part(f"recipes/results/claims/{claim}.json", f"docs/{page}.md", _numbers, fenced=False)

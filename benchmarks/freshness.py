@@ -104,6 +104,7 @@ RESULTS = (
             *("losses", "temperature", "long-tail", "alignment", "many-classes"),
             *("separation", "multi-centre", "multi-label", "random-labels"),
             *("loss-or-head", "variance", "many-classes-tuned"),
+            *("most-classes", "long-training"),
         ),
     ),
     _claim("vocabulary", "recipes/claims/language_models.py", "recipes/claims/source_code.py"),
