@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from recipes.claims.ahead import chosen_settings
 from recipes.claims.claim import Claim, Criterion, Plan, Settings, Variant, accuracy_ahead
 from recipes.claims.loss_or_head import (
@@ -46,7 +48,7 @@ def _variants(regimes: dict[str, Settings]) -> dict[str, Variant]:
     }
 
 
-def judge(evidence: Evidence) -> list[Criterion]:
+def judge(evidence: Evidence) -> Iterator[Criterion]:
     """Class means, and learned cosines with the same loss, against nn.Linear; and the code."""
     untuned = "the sign that the claim loss-or-head found, where nothing was tuned"
     few = "the sign that the claim loss-or-head found in 16 dimensions"
@@ -55,15 +57,11 @@ def judge(evidence: Evidence) -> list[Criterion]:
     def pair(regime: str, name: str) -> tuple[str, str]:
         return f"{regime}: {name}", f"{regime}: {LINEAR}"
 
-    return [
-        accuracy_ahead(evidence, pair(CHARACTERS, COSINES_NONL), "at least", 0.0, untuned),
-        accuracy_ahead(evidence, pair(CHARACTERS, ROWS), "at least", 0.0, untuned),
-        *(
-            accuracy_ahead(evidence, pair(regime, name), "at most", 0.0, why)
-            for regime in (D32, D64)
-            for name, why in ((ROWS, few), (CODE, late))
-        ),
-    ]
+    yield accuracy_ahead(evidence, pair(CHARACTERS, COSINES_NONL), "at least", 0.0, untuned)
+    yield accuracy_ahead(evidence, pair(CHARACTERS, ROWS), "at least", 0.0, untuned)
+    for regime in (D32, D64):
+        for name, why in ((ROWS, few), (CODE, late)):
+            yield accuracy_ahead(evidence, pair(regime, name), "at most", 0.0, why)
 
 
 def lines(evidence: Evidence) -> list[Line]:
