@@ -60,12 +60,12 @@ def decision(*results: Result) -> str:
         ),
         (
             USE,
-            "4,000 characters, six images of each, d = 64, tuned alike, accuracy",
+            "4,000 characters, six images of each, six epochs, tuned alike, accuracy",
             *_class_means(tuned, "4,000 characters"),
         ),
         (
             USE,
-            "20,000 characters, four images of each, d = 64, accuracy",
+            "20,000 characters, four images of each, six epochs, accuracy",
             *_class_means(most, "20,000 characters"),
         ),
         (
