@@ -15,8 +15,9 @@ for profile, examples in {"default": 30, "few": 10, "many": 300}.items():
 settings.load_profile("default")
 
 collect_ignore = ["codes/two_bases.py"]  # for doctests its class would be made a second time
+collect_ignore_glob = ["*/conftest.py"]  # for doctests, too: modules of one name
 if find_spec("timm") is None:  # the core-only environment
-    collect_ignore_glob = ["benchmarks/*"]
+    collect_ignore_glob += ["benchmarks/*"]
 
 
 def pytest_addoption(parser):

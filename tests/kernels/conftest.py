@@ -1,22 +1,10 @@
 """Kernels compiled from the source at hand, whatever is installed."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
+from kernel_builds import build_module
 
 from etf_heads import kernels
 from etf_heads.kernels import _library
-
-ROOT = Path(__file__).parents[2]
-
-
-def build_module():
-    """hatch_build.py, which is not part of a package."""
-    spec = importlib.util.spec_from_file_location("hatch_build", ROOT / "hatch_build.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import build_module
+from kernel_builds import build_module
 
 from etf_heads import kernels
 from etf_heads.kernels import _library
