@@ -49,8 +49,9 @@ def test_flops_are_those_of_the_layers(measured):
     committed = read_json(result_file("training"))
     for entry in committed["sizes"]:
         if entry["backbone"] == "cnn":
-            size = (entry["batch"], entry["width"], entry["image_size"], 128)
-            assert entry["ways"]["learned"]["flops"] == flops(*size, 128 * 100)
+            features = max(128, entry["classes"])
+            size = (entry["batch"], entry["width"], entry["image_size"], features)
+            assert entry["ways"]["learned"]["flops"] == flops(*size, features * entry["classes"])
 
 
 def test_shares_follow_from_the_times(measured):
