@@ -45,8 +45,8 @@ MEANS = ", running class means with NONL"
 
 def decision(*results: Result) -> str:
     """A Markdown table: where, what a plain nn.Linear has, what a fixed head has."""
-    savings, heads, many, training, digits, cifar, efficient, sources, defaults, *rest = results
-    replay, tuned, most = rest
+    savings, heads, many, training, digits, cifar, *claims = results
+    efficient, sources, defaults, replay, tuned, most = claims
     step, learned, fixed, _ = step_table(sizes_of(training))[1]
     lines: list[Line] = [
         ("", "where, and what", "plain `nn.Linear`", "fixed head"),

@@ -5,8 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from recipes.claims.claim import SMALL_CNN, Claim, Criterion, Plan, Settings, Variant
-from recipes.claims.record import Evidence, Record, differences, last_accuracy, points_ahead
-from recipes.comparison.tuning import best_trial, choice_in_words
+from recipes.claims.record import (
+    Evidence,
+    Record,
+    chosen_settings,
+    differences,
+    last_accuracy,
+    points_ahead,
+)
 from recipes.intervals import interval
 from recipes.pages.tables import Line, points
 
@@ -136,15 +142,6 @@ def _loss(variant: str) -> str:
 
 def _held_out(records: Sequence[Record]) -> str:
     return f"{validated(records):.1f}" if records[0].tuned else "–"
-
-
-def chosen_settings(evidence: Evidence) -> Line:
-    """A line of tables: the settings of each variant that its tuning found best."""
-    searches = [records[0].tuned for records in evidence.values()]
-    return (
-        "chosen settings",
-        *(choice_in_words(best_trial(t).settings) if t else "as they come" for t in searches),
-    )
 
 
 CLAIM = Claim(

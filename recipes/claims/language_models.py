@@ -13,7 +13,6 @@ import torch
 from accelerate.utils import tqdm
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.parametrize import register_parametrization
 from torch.optim import LBFGS, AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -37,6 +36,7 @@ from recipes.training.optimizer import warm_up_then_cosine
 from recipes.training.processes import process_state
 from recipes.training.result import RunResult
 from recipes.training.settings import RunConfig
+from recipes.training.unit_rows import with_unit_rows
 
 SHARED = ("seed", "jobs", "epochs", "batch_size", "lr", "weight_decay", "resume")
 """Settings of a run that mean the same here."""
@@ -55,22 +55,9 @@ AVERAGED, FITTED = 1_000, 128
 """Training windows of the class means of an assignment, and of the fit of :func:`calibrated`."""
 
 
-class LearnedUnitRows(nn.Module):
-    """Class vectors of one length, which is learned, as a parametrisation."""
-
-    def __init__(self, scale: float) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(torch.tensor(scale))
-
-    def forward(self, weight: Tensor) -> Tensor:
-        """(K, d) to (K, d)."""
-        return self.scale * F.normalize(weight, dim=1)
-
-
 def _cosines(features: int, embedding: nn.Embedding) -> nn.Module:
     head = LinearHead(features, embedding.num_embeddings, bias=False, feature_norm="unit")
-    register_parametrization(head, "weight", LearnedUnitRows(SCALE))
-    return head
+    return with_unit_rows(head, SCALE, learn_scale=True)
 
 
 def _tied(features: int, embedding: nn.Embedding) -> nn.Module:

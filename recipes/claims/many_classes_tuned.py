@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from recipes.claims.ahead import chosen_settings
 from recipes.claims.claim import Claim, Criterion, Plan, Settings, Variant, accuracy_ahead
 from recipes.claims.loss_or_head import (
     BASE,
@@ -18,13 +17,13 @@ from recipes.claims.loss_or_head import (
     ROWS,
 )
 from recipes.claims.loss_or_head import lines as sizes
-from recipes.claims.record import Evidence
+from recipes.claims.record import Evidence, chosen_settings
 from recipes.pages.tables import Line
 
 LOWER: Settings = {**BASE, "lr": 1e-2}
-"""Tuning begins at a third of the learning rate of the claim loss-or-head: from 0.03 on (the seed
-of the trials, 4,000 characters) nn.Linear was best with the lowest rate of the grid, 38% of the
-images held out with 0.01 against 19% with 0.03; here 0.03 and 0.0033 are in the grid."""
+"""Tuning begins at a third of the learning rate of the claim loss-or-head: from 0.03 on nn.Linear
+was best with the lowest rate of the grid. Here 0.03 and 0.0033 are in it; every trial is in the
+committed result."""
 
 CODE = "fixed code"
 D32, D64 = "100 classes in 32 dimensions", "100 classes in 64 dimensions"

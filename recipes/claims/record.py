@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-from recipes.comparison.tuning import Trial
+from recipes.comparison.tuning import Trial, best_trial, choice_in_words
 from recipes.intervals import Interval, interval
 from recipes.pages.tables import Line, measured
 from recipes.records import from_json
@@ -96,6 +96,15 @@ def row(
 ) -> Line:
     """A row of the table: the mean of a number of each run, by variant, and its interval."""
     return (title, *(in_words(interval(numbers(records))) for records in evidence.values()))
+
+
+def chosen_settings(evidence: Evidence) -> Line:
+    """A line of tables: the settings of each variant that its tuning found best."""
+    searches = [records[0].tuned for records in evidence.values()]
+    return (
+        "chosen settings",
+        *(choice_in_words(best_trial(t).settings) if t else "as they come" for t in searches),
+    )
 
 
 def number(value: float | None) -> float:

@@ -1,5 +1,9 @@
 """The numbers of the READMEs are those of the committed results."""
 
+import json
+from pathlib import Path
+from statistics import fmean
+
 import pytest
 
 from benchmarks.decision import ahead_table, markdown
@@ -9,6 +13,8 @@ from recipes.comparison.tuning import Trial
 from tests.recipes.recipe_results import PROVENANCE, record
 
 pytestmark = pytest.mark.recipes
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("part", PARTS, ids=lambda part: f"{part.document}, {part.results[-60:]}")
@@ -40,6 +46,27 @@ def test_criteria_of_ahead_are_a_line_each_regime():
     assert lines[-1] == (
         "| a | 40.0% | 55.0% (ntce) | 58.0% (ntce) | +3.00 ± 0.00 | met | -32.00 ± 63.53 |"
     )
+
+
+@pytest.mark.parametrize(
+    ("result", "regime", "line"),
+    [
+        ("many-classes-tuned", "4,000 characters", "4,000 characters, six images"),
+        ("many-classes-tuned", "100 classes in 64 dimensions", "CIFAR-100 at 16 x 16 pixels"),
+        ("most-classes", "20,000 characters", "20,000 characters, four images"),
+    ],
+)
+def test_class_means_less_linear_are_what_the_readme_says(result, regime, line):
+    def accuracies(head):
+        runs = evidence[f"{regime}: {head}"]
+        return [run["history"][-1]["test"]["accuracy"].popitem()[1] for run in runs]
+
+    evidence = json.loads((ROOT / f"recipes/results/claims/{result}.json").read_text())["evidence"]
+    means = accuracies("class means in bfloat16 rows, NONL")
+    linear = accuracies("nn.Linear")
+    (row,) = (r for r in (ROOT / "README.md").read_text().splitlines() if f"| {line}" in r)
+    assert f"| {100 * fmean(linear):.1f}% |" in row
+    assert f"| {100 * (fmean(means) - fmean(linear)):+.2f} ± " in row
 
 
 def test_cells_of_markdown_tables_keep_their_bars():
